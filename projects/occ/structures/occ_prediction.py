@@ -1,0 +1,20 @@
+"""What an occupancy network hands to its losses, to the aggregator and to ``predict``."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from torch import Tensor
+
+
+@dataclass
+class OccPrediction:
+    """Output of an occupancy head.
+
+    Attributes:
+        logits: Class logits from coarse to fine, each (B, C, X_s, Y_s, Z_s), axes of the reference frame; the last one has the
+            full resolution of the grid.
+        voxel_feats: Features (B, F, X, Y, Z) in front of the last classifier at full resolution, or None.
+    """
+
+    logits: list[Tensor]
+    voxel_feats: Optional[Tensor] = None
