@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope, init_default_scope
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,5 +42,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _fresh_state() -> None:
     torch.manual_seed(0)
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope('mmdet3d')

@@ -1,1 +1,1 @@
-"""Camera-based 3D semantic occupancy: structures, datasets, models, evaluation, visualisation and engine, no particular network."""
+"""Camera-based 3D semantic occupancy, no particular network."""

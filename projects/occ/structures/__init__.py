@@ -1,6 +1,6 @@
 """Plain data that travels between the layers.
 
-``VoxelGrid`` and ``OccPrediction`` need torch and numpy only; ``OccDataSample`` is loaded on first use because it needs mmengine.
+``VoxelGrid`` and ``OccPrediction`` need torch and numpy only; ``OccDataSample`` needs mmengine and is loaded on first use.
 """
 
 from .occ_prediction import OccPrediction

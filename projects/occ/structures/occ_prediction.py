@@ -1,7 +1,6 @@
 """What an occupancy network hands to its losses, to the aggregator and to ``predict``."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 from torch import Tensor
 
@@ -17,4 +16,4 @@ class OccPrediction:
     """
 
     logits: list[Tensor]
-    voxel_feats: Optional[Tensor] = None
+    voxel_feats: Tensor | None = None

@@ -1,7 +1,8 @@
 """Geometry and classes of a voxel grid, written once in a dataset's base config and handed to everything that needs it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping, Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class VoxelGrid:
     """
 
     point_cloud_range: tuple[float, ...]
-    voxel_size: Union[float, tuple[float, float, float]]
+    voxel_size: float | tuple[float, float, float]
     shape: tuple[int, int, int]
     frame: str
     free_index: int
@@ -112,10 +113,11 @@ class VoxelGrid:
         """Ids of all classes but the free one."""
         return tuple(c for c in range(self.num_classes) if c != self.free_index)
 
-    def centers(self, device: Union[str, torch.device, None] = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    def centers(self, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Voxel centres, (X, Y, Z, 3), metres, in ``frame``."""
         axes = [
-            self.lower[i] + (torch.arange(self.shape[i], device=device, dtype=dtype) + 0.5) * self.voxel_size[i] for i in range(3)
+            self.lower[i] + (torch.arange(self.shape[i], device=device, dtype=dtype) + 0.5) * self.voxel_size[i]
+            for i in range(3)
         ]
         return torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1)
 
@@ -130,14 +132,14 @@ class VoxelGrid:
             points: (..., 3), metres, in ``frame``.
 
         Returns:
-            Indices (..., 3) int64, ``floor((point - lower) / voxel_size)``, and a bool array (...) that is True inside the grid.
+            Indices (..., 3) int64, ``floor((point - lower) / voxel_size)``, and a bool array (...), True inside the grid.
         """
         scaled = (np.asarray(points, dtype=np.float64) - np.asarray(self.lower)) / np.asarray(self.voxel_size)
         index = np.floor(scaled).astype(np.int64)
         inside = ((index >= 0) & (index < np.asarray(self.shape))).all(-1)
         return index, inside
 
-    def check_labels(self, labels: Union[np.ndarray, Tensor], origin: str = 'labels') -> None:
+    def check_labels(self, labels: np.ndarray | Tensor, origin: str = 'labels') -> None:
         """Raises ValueError if a label volume has another shape or ids that are neither a class nor ``ignore_index``."""
         if tuple(labels.shape[-3:]) != self.shape:
             raise ValueError(

@@ -1,0 +1,9 @@
+"""Parts that all occupancy networks share; importing this package registers them."""
+
+from .base_occ_head import BaseOccHead
+from .data_preprocessor import OccDataPreprocessor
+from .grid_mask import OccGridMask
+from .occ_segmentor import OccSegmentor
+from .occupancy_loss import OccupancyLoss
+
+__all__ = ['BaseOccHead', 'OccDataPreprocessor', 'OccGridMask', 'OccSegmentor', 'OccupancyLoss']

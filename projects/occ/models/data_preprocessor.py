@@ -1,0 +1,38 @@
+"""Batching and normalisation of multi-camera images."""
+
+from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
+from mmdet3d.registry import MODELS
+
+
+@MODELS.register_module()
+class OccDataPreprocessor(Det3DDataPreprocessor):
+    """``Det3DDataPreprocessor`` for samples with several camera images.
+
+    Takes ``inputs['img']``, a list of (N, 3, H, W) uint8 or float tensors, and gives ``inputs['imgs']``, (B, N, 3, H, W)
+    float32, normalised, padded at the right and at the bottom to a common size that ``pad_size_divisor`` divides.
+
+    Args:
+        grid_mask: Config of the mask applied to normalised images in training, e.g. ``dict(type='OccGridMask')``, or None.
+        **kwargs: See ``mmdet3d.models.Det3DDataPreprocessor`` (mean, std, bgr_to_rgb, pad_size_divisor, ...).
+    """
+
+    def __init__(self, grid_mask: dict | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.grid_mask = MODELS.build(grid_mask) if grid_mask else None
+
+    def simple_process(self, data: dict, training: bool = False) -> dict:
+        """Moves one batch to the device, normalises, pads and stacks its images.
+
+        Raises:
+            ValueError: If the samples of the batch have different numbers of cameras.
+        """
+        cameras = {tuple(img.shape[:-2]) for img in data['inputs']['img']}
+        if len(cameras) > 1:
+            raise ValueError(
+                'all samples of a batch need the same number of cameras and channels, got image stacks of '
+                f'(N, channels) {sorted(cameras)}; use batch_size=1 or a fixed dataset.cam_names'
+            )
+        data = super().simple_process(data, training)
+        if training and self.grid_mask is not None:
+            data['inputs']['imgs'] = self.grid_mask(data['inputs']['imgs'])
+        return data

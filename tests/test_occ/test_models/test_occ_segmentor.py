@@ -1,0 +1,190 @@
+"""Tests of the segmentor frame and the data preprocessor with toy parts."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import nn
+
+from projects.occ.models import BaseOccHead, OccDataPreprocessor
+from projects.occ.structures import OccDataSample, OccPrediction
+
+GRID = dict(
+    point_cloud_range=[0, 0, 0, 4, 4, 2],
+    voxel_size=1.0,
+    shape=[4, 4, 2],
+    frame='ego',
+    free_index=2,
+    class_names=['a', 'b', 'free'],
+)
+
+
+@MODELS.register_module()
+class ToyBackbone(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x):
+        return (self.conv(x),)
+
+
+@MODELS.register_module()
+class ToyViewEncoder(BaseModule):
+    def __init__(self, grid):
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, img_feats, cameras):
+        self.cameras = cameras
+        return img_feats[0].mean((1, 3, 4))
+
+
+@MODELS.register_module()
+class ToyOccHead(BaseOccHead):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.linear = nn.Linear(4, self.grid.num_classes * self.grid.num_voxels)
+
+    def forward(self, scene):
+        logits = self.linear(scene).view(len(scene), self.grid.num_classes, *self.grid.shape)
+        return OccPrediction([logits], logits)
+
+
+@MODELS.register_module()
+class ToyAggregator(BaseModule):
+    def __init__(self, grid):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def loss(self, prediction, batch_data_samples):
+        return dict(loss_render_toy=self.weight * prediction.voxel_feats.pow(2).mean())
+
+    def predict_opacities(self, logits, voxel_feats):
+        opacities = torch.ones(len(logits), *logits.shape[2:])
+        opacities[:, 0] = 0
+        return opacities
+
+
+def config(**overrides):
+    cfg = dict(
+        type='OccSegmentor',
+        grid=GRID,
+        data_preprocessor=dict(type='OccDataPreprocessor', mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 2.0], pad_size_divisor=4),
+        img_backbone=dict(type='ToyBackbone'),
+        view_encoder=dict(type='ToyViewEncoder'),
+        occ_head=dict(type='ToyOccHead', loss_occ=dict(type='OccupancyLoss')),
+    )
+    cfg.update(overrides)
+    return cfg
+
+
+def make_sample(cameras=2, label=True):
+    sample = OccDataSample(
+        metainfo=dict(
+            ref2img=np.tile(np.eye(4, dtype=np.float32), (cameras, 1, 1)),
+            img_wh=np.full((cameras, 2), 6, np.float32),
+            token='t0',
+        )
+    )
+    if label:
+        sample.gt_occ = torch.randint(0, 3, (4, 4, 2), dtype=torch.uint8)
+    return sample
+
+
+def make_batch(size=2, cameras=2, **kwargs):
+    imgs = [torch.randint(0, 255, (cameras, 3, 6, 7), dtype=torch.uint8) for _ in range(size)]
+    return dict(inputs=dict(img=imgs), data_samples=[make_sample(cameras, **kwargs) for _ in range(size)])
+
+
+def test_preprocessor_normalises_pads_and_stacks():
+    batch = make_batch()
+    out = OccDataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 2.0], pad_size_divisor=4)(batch)
+    imgs = out['inputs']['imgs']
+    assert imgs.shape == (2, 2, 3, 8, 8) and imgs.dtype == torch.float32
+    raw = batch['inputs']['img'][1][0].float()
+    torch.testing.assert_close(
+        imgs[1, 0, :, :6, :7], (raw - torch.tensor([1.0, 2, 3])[:, None, None]) / torch.tensor([1.0, 1, 2])[:, None, None]
+    )
+    assert (imgs[..., 6:, :] == 0).all() and (imgs[..., 7:] == 0).all()
+
+
+def test_preprocessor_masks_in_training_only():
+    preprocessor = OccDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3, grid_mask=dict(type='OccGridMask', prob=1.0))
+    batch = dict(inputs=dict(img=[torch.full((2, 3, 40, 40), 7, dtype=torch.uint8)]), data_samples=[make_sample()])
+    assert (preprocessor(batch, training=False)['inputs']['imgs'] == 7).all()
+    assert (preprocessor(batch, training=True)['inputs']['imgs'] == 0).any()
+
+
+def test_preprocessor_refuses_mixed_camera_counts():
+    batch = make_batch(1, 2)
+    other = make_batch(1, 3)
+    batch['inputs']['img'] += other['inputs']['img']
+    batch['data_samples'] += other['data_samples']
+    with pytest.raises(ValueError, match='same number of cameras'):
+        OccDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3)(batch)
+
+
+def test_loss_and_predict():
+    model = MODELS.build(config())
+    data = model.data_preprocessor(make_batch(), training=True)
+    losses = model(**data, mode='loss')
+    assert set(losses) == {'loss_occ_ce_0', 'loss_occ_lovasz_0'}
+    cameras = model.view_encoder.cameras
+    assert cameras['ref2img'].shape == (2, 2, 4, 4) and cameras['input_wh'] == (8, 8) and (cameras['img_wh'] == 6).all()
+    logits = model(**data, mode='tensor')
+    samples = model(**data, mode='predict')
+    assert samples[1].pred_occ.dtype == torch.uint8
+    assert torch.equal(samples[1].pred_occ.long(), logits[1].argmax(0))
+
+
+def test_aggregator_is_a_guest():
+    plain = MODELS.build(config())
+    guest = MODELS.build(config(aggregator=dict(type='ToyAggregator')))
+    assert set(guest.state_dict()) - set(plain.state_dict()) == {'aggregator.weight'}
+    assert set(plain.state_dict()) < set(guest.state_dict())
+    losses = guest(**guest.data_preprocessor(make_batch()), mode='loss')
+    assert set(losses) == {'loss_occ_ce_0', 'loss_occ_lovasz_0', 'loss_render_toy'}
+
+
+def test_rendering_only_training_and_the_opacity_threshold():
+    model = MODELS.build(config(occ_head=dict(type='ToyOccHead'), aggregator=dict(type='ToyAggregator'), opacity_threshold=0.1))
+    data = model.data_preprocessor(make_batch())
+    assert set(model(**data, mode='loss')) == {'loss_render_toy'}
+    predicted = model(**data, mode='predict')[0].pred_occ
+    assert (predicted[0] == 2).all() and torch.equal(predicted[1:].long(), model(**data, mode='tensor')[0].argmax(0)[1:])
+
+
+def test_config_errors():
+    with pytest.raises(ValueError, match='nothing supervises this model'):
+        MODELS.build(config(occ_head=dict(type='ToyOccHead')))
+    with pytest.raises(ValueError, match='needs model.aggregator'):
+        MODELS.build(config(opacity_threshold=0.1))
+
+
+def test_sample_errors():
+    model = MODELS.build(config())
+    with pytest.raises(ValueError, match="sample t0 has no 'gt_occ'.*LoadOccLabels"):
+        model(**model.data_preprocessor(make_batch(label=False)), mode='loss')
+    masked = MODELS.build(config(occ_head=dict(type='ToyOccHead', loss_occ=dict(type='OccupancyLoss', mask='camera'))))
+    with pytest.raises(ValueError, match="no 'mask_camera'.*loss_occ.mask"):
+        masked(**masked.data_preprocessor(make_batch()), mode='loss')
+    batch = make_batch(1)
+    batch['data_samples'] = [make_sample(cameras=3)]
+    with pytest.raises(ValueError, match='has 2 images but 3 entries'):
+        model(**model.data_preprocessor(batch), mode='loss')
+
+
+def test_masks_reach_the_loss():
+    batch = make_batch(1)
+    sample = batch['data_samples'][0]
+    sample.mask_camera = torch.rand(4, 4, 2) > 0.5
+    sample.mask_lidar = torch.rand(4, 4, 2) > 0.5
+    model = MODELS.build(config(occ_head=dict(type='ToyOccHead', loss_occ=dict(type='OccupancyLoss', mask='both'))))
+    data = model.data_preprocessor(batch)
+    got = model(**data, mode='loss')
+    seen = sample.mask_camera & sample.mask_lidar
+    expected = model.occ_head.loss_occ([model(**data, mode='tensor')], sample.gt_occ[None], seen[None])
+    for key in expected:
+        torch.testing.assert_close(got[key], expected[key])
