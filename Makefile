@@ -1,0 +1,70 @@
+# Set-up, tests, lint and the demo. Everything lives in $(VENV); a second call reuses what is there.
+#   make demo            generate data, train, evaluate and draw on the CPU
+#   make test            the whole test-suite (no GPU, no network after set-up, no dataset)
+#   make setup           only the environment;  PYTHON=python3.12 or VENV=/path choose others
+#   FORCE_CUDA=1 make setup   build the CUDA operators too (needs the CUDA toolkit of your torch)
+PYTHON ?= python3
+VENV ?= .venv
+MAX_JOBS ?= 2
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+EXTENSION := extensions/diff-gaussian-rasterization
+EXTENSION_SOURCES := $(wildcard $(EXTENSION)/setup.py $(EXTENSION)/pyproject.toml $(EXTENSION)/csrc/*)
+MMCV := mmcv==2.1.0
+HAS_OPS := $(BIN)/python -c "import mmcv.ops; from mmcv.ops import ModulatedDeformConv2d"
+
+.PHONY: setup test demo lint format clean
+setup: $(VENV)/.installed
+
+$(VENV)/.created:
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 10) <= v <= (3, 12) else 'Python 3.10, 3.11 or 3.12 is needed, %s is %d.%d; use make PYTHON=python3.11' % ('$(PYTHON)', *v))"
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.locked: requirements/lock.txt | $(VENV)/.created
+	$(PIP) install -q --no-deps -r requirements/lock.txt
+	@touch $@
+
+# mmcv has no wheel for this torch: it is compiled (8 to 11 minutes on two cores), and pip keeps the wheel in its cache.
+# A cached wheel without operators, or for another torch, fails the check and is compiled again.
+$(VENV)/.mmcv: $(VENV)/.locked
+	@echo "Building $(MMCV) with its operators: about ten minutes on two cores the first time, seconds from pip's cache"
+	MMCV_WITH_OPS=1 MAX_JOBS=$(MAX_JOBS) $(PIP) install -q --no-deps --no-build-isolation $(MMCV)
+	@$(HAS_OPS) 2>/dev/null || MMCV_WITH_OPS=1 MAX_JOBS=$(MAX_JOBS) \
+	  $(PIP) install -q --no-deps --no-build-isolation --no-cache-dir --force-reinstall $(MMCV)
+	@$(HAS_OPS) || { echo "mmcv was built without its operators: is a C++ compiler installed?"; exit 1; }
+	@touch $@
+
+$(VENV)/.extension: $(EXTENSION_SOURCES) $(VENV)/.locked
+	MAX_JOBS=$(MAX_JOBS) $(PIP) install -q --no-deps --no-build-isolation -e $(EXTENSION)
+	@touch $@
+
+$(VENV)/.installed: setup.py pyproject.toml $(VENV)/.mmcv $(VENV)/.extension
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python tools/check_install.py
+	@touch $@
+
+$(VENV)/.lint: requirements/lint.txt | $(VENV)/.created
+	$(PIP) install -q --no-deps -r requirements/lint.txt
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+demo: setup
+	$(BIN)/python tools/demo.py
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@files=$$(git ls-files '*.cpp' '*.cu' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format --dry-run --Werror $$files
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	@files=$$(git ls-files '*.cpp' '*.cu' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format -i $$files
+
+clean:
+	rm -rf $(VENV) build *.egg-info $(EXTENSION)/build $(EXTENSION)/*.egg-info
+	find . -name '__pycache__' -prune -exec rm -rf {} +
