@@ -1,0 +1,157 @@
+"""The one internal description of a key frame that every annotation format is turned into."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# 35 m/s for 60 ms, and a sharp turn: real frames of v1.0-mini reach 1.2 deg
+MAX_EGO_MOTION_M = 2.0
+MAX_EGO_MOTION_DEG = 3.0
+
+
+@dataclass
+class CameraRecord:
+    """One camera of a key frame; matrices are float64.
+
+    Attributes:
+        img_path: Path relative to the nuScenes root, e.g. ``samples/CAM_FRONT/x.jpg``.
+        cam2img: (3, 3) intrinsics, pixels.
+        lidar2cam: (4, 4) LiDAR (LiDAR time) -> camera (camera time), with the ego motion in between.
+        cam2ego: (4, 4) camera -> ego at camera time (a constant of the vehicle), or None if the format lacks it.
+        ego2global: (4, 4) ego -> global at camera time, or None if the format lacks it.
+        timestamp: Seconds, or None.
+        sample_data_token: nuScenes token of the image, or ''.
+    """
+
+    img_path: str
+    cam2img: np.ndarray
+    lidar2cam: np.ndarray
+    cam2ego: np.ndarray | None = None
+    ego2global: np.ndarray | None = None
+    timestamp: float | None = None
+    sample_data_token: str = ''
+
+
+@dataclass
+class BoxRecord:
+    """3D boxes of a key frame in the LiDAR frame, float64.
+
+    Attributes:
+        boxes: (K, 7) x, y, z of the box centre (not of its bottom), length, width, height in metres, yaw in radians
+            (length along x at yaw 0, counter-clockwise seen from above).
+        names: K nuScenes detection class names.
+        num_lidar_pts: (K,) number of LiDAR points inside as the annotation says, or None.
+    """
+
+    boxes: np.ndarray
+    names: list[str]
+    num_lidar_pts: np.ndarray | None = None
+
+
+@dataclass
+class FrameRecord:
+    """One key frame; matrices are float64, metres.
+
+    Attributes:
+        token: nuScenes sample token.
+        timestamp: Seconds (LiDAR).
+        lidar_path: Path of the LiDAR file relative to the nuScenes root.
+        lidar2ego: (4, 4).
+        ego2global: (4, 4) at LiDAR time.
+        cameras: By camera name.
+        scene_name, scene_token: '' if the format lacks them.
+        frame_idx: Position in the scene, -1 if unknown.
+        prev, next: Sample tokens of the neighbours, '' at the ends of a scene or if unknown.
+        occ3d_path: ``<scene>/<token>/labels.npz`` below Occ3D's ``gts`` folder, or '' if unknown.
+        surroundocc_path: ``<lidar file name>.npy``.
+        boxes: Only if asked for when reading.
+    """
+
+    token: str
+    timestamp: float
+    lidar_path: str
+    lidar2ego: np.ndarray
+    ego2global: np.ndarray
+    cameras: dict[str, CameraRecord] = field(default_factory=dict)
+    scene_name: str = ''
+    scene_token: str = ''
+    frame_idx: int = -1
+    prev: str = ''
+    next: str = ''
+    occ3d_path: str = ''
+    surroundocc_path: str = ''
+    boxes: BoxRecord | None = None
+
+
+def rigid(rotation: Sequence, translation: Sequence) -> np.ndarray:
+    """4x4 float64 transform of a rotation and a translation.
+
+    Args:
+        rotation: (4,) quaternion w, x, y, z of any length but zero, or a (3, 3) matrix.
+        translation: (3,) metres.
+
+    Raises:
+        ValueError: If the shapes are others, or the quaternion is zero.
+    """
+    matrix = np.eye(4)
+    rotation = np.asarray(rotation, dtype=np.float64)
+    translation = np.asarray(translation, dtype=np.float64)
+    if translation.shape != (3,):
+        raise ValueError(f'a translation must have 3 numbers, got shape {translation.shape}')
+    if rotation.shape == (4,):
+        norm = float(rotation @ rotation)
+        if not norm > 0:
+            raise ValueError(f'a rotation quaternion must not be zero, got {rotation.tolist()}')
+        w, x, y, z = rotation.tolist()
+        s = 2.0 / norm
+        rotation = np.array(
+            [
+                [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+                [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+                [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+            ]
+        )
+    elif rotation.shape != (3, 3):
+        raise ValueError(f'a rotation must be a quaternion (4,) w, x, y, z or a (3, 3) matrix, got shape {rotation.shape}')
+    matrix[:3, :3] = rotation
+    matrix[:3, 3] = translation
+    return matrix
+
+
+def geometry_problems(record: FrameRecord) -> list[str]:
+    """Sentences about matrices of a frame that cannot be right; empty if all is well.
+
+    Checks that every matrix is finite and every rotation orthonormal, that intrinsics have positive focal lengths, and that
+    LiDAR -> camera differs from the static mounting (ego -> camera) by no more than a vehicle moves between two sensors.
+    """
+    problems = []
+
+    def check(name: str, matrix: np.ndarray | None) -> None:
+        if matrix is None:
+            return
+        rotation = matrix[:3, :3]
+        if not np.isfinite(matrix).all():
+            problems.append(f'{name} holds non-finite numbers')
+        elif np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(rotation) < 0:
+            problems.append(f'the rotation of {name} is not orthonormal')
+
+    check('lidar2ego', record.lidar2ego)
+    check('ego2global', record.ego2global)
+    for name, camera in record.cameras.items():
+        check(f'{name}.lidar2cam', camera.lidar2cam)
+        check(f'{name}.cam2ego', camera.cam2ego)
+        check(f'{name}.ego2global', camera.ego2global)
+        if not np.isfinite(camera.cam2img).all() or min(camera.cam2img[0, 0], camera.cam2img[1, 1]) <= 0:
+            problems.append(f'{name}.cam2img has no positive finite focal lengths')
+        if problems or camera.cam2ego is None:
+            continue
+        motion = camera.cam2ego @ camera.lidar2cam @ np.linalg.inv(record.lidar2ego)
+        shift = float(np.linalg.norm(motion[:3, 3]))
+        angle = float(np.degrees(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1))))
+        if shift > MAX_EGO_MOTION_M or angle > MAX_EGO_MOTION_DEG:
+            problems.append(
+                f'{name}: lidar2cam and cam2ego disagree by {shift:.2f} m and {angle:.2f} deg, more than a vehicle moves '
+                f'between two sensors (limits {MAX_EGO_MOTION_M} m, {MAX_EGO_MOTION_DEG} deg); is a matrix inverted?'
+            )
+    return problems

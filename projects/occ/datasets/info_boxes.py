@@ -1,0 +1,70 @@
+"""3D boxes of the annotation formats in one convention; only label making needs them."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from .frame_record import BoxRecord
+
+# Clearly longer than wide in every annotation, so they tell which of the two old column orders a file uses.
+_LONG_CLASSES = ('car', 'truck', 'bus', 'trailer', 'bicycle', 'motorcycle')
+
+
+def boxes_from_instances(instances: Iterable[Mapping], categories: Mapping[str, int]) -> BoxRecord:
+    """Boxes of an mmdetection3d v2 frame.
+
+    Args:
+        instances: Dicts with ``bbox_3d`` (x, y, z, l, w, h, yaw; z is the centre, see the class), ``bbox_label_3d`` and
+            ``num_lidar_pts``.
+        categories: Name -> id, from the file's ``metainfo``.
+
+    Returns:
+        The boxes whose label is a known category.
+    """
+    names_by_id = {index: name for name, index in categories.items()}
+    kept = []
+    for instance in instances:
+        label = instance.get('bbox_label_3d', instance.get('bbox_label'))
+        if label in names_by_id:
+            kept.append((instance['bbox_3d'][:7], names_by_id[label], instance.get('num_lidar_pts', -1)))
+    return BoxRecord(
+        boxes=np.array([box for box, _, _ in kept], dtype=np.float64).reshape(-1, 7),
+        names=[name for _, name, _ in kept],
+        num_lidar_pts=np.array([count for _, _, count in kept], dtype=np.int64),
+    )
+
+
+def old_boxes_are_width_first(infos: Iterable[Mapping]) -> bool:
+    """Whether ``gt_boxes`` of old-style frames are (x, y, z, w, l, h, -yaw - pi/2) and not (x, y, z, l, w, h, yaw).
+
+    mmdetection3d changed the meaning in version 1.0 without a mark in the file. Vehicles are longer than wide, so the
+    median ratio of the two columns over all long objects decides; without any, the newer meaning is assumed.
+    """
+    ratios = []
+    for info in infos:
+        boxes = np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7)
+        long = np.isin(np.asarray(info['gt_names'], dtype=str), _LONG_CLASSES)
+        ratios.append(boxes[long, 3] / boxes[long, 4])
+    ratios = np.concatenate(ratios) if ratios else np.zeros(0)
+    return ratios.size > 0 and float(np.median(ratios)) < 1
+
+
+def boxes_from_old_info(info: Mapping, width_first: bool) -> BoxRecord:
+    """Boxes of an mmdetection3d 0.x / BEVDet frame.
+
+    Args:
+        info: Frame with ``gt_boxes`` (K, 7+) in the LiDAR frame with the centre as origin, ``gt_names`` (K,) and perhaps
+            ``num_lidar_pts`` (K,).
+        width_first: Column order, see :func:`old_boxes_are_width_first`.
+    """
+    boxes = np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7).copy()
+    if width_first:
+        boxes[:, 3:5] = boxes[:, [4, 3]]
+        yaw = -boxes[:, 6] - np.pi / 2
+        boxes[:, 6] = np.arctan2(np.sin(yaw), np.cos(yaw))
+    counts = info.get('num_lidar_pts')
+    return BoxRecord(
+        boxes=boxes,
+        names=[str(name) for name in info['gt_names']],
+        num_lidar_pts=None if counts is None else np.asarray(counts, dtype=np.int64),
+    )

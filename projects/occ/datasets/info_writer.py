@@ -1,0 +1,114 @@
+"""Writes annotation files in the project's own format, a superset of mmdetection3d's v2 info files."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from .frame_record import FrameRecord
+
+INFO_VERSION = 'occ-1.0'
+CATEGORIES = (
+    'car',
+    'truck',
+    'trailer',
+    'bus',
+    'construction_vehicle',
+    'bicycle',
+    'motorcycle',
+    'pedestrian',
+    'traffic_cone',
+    'barrier',
+)
+
+
+def record_to_info(record: FrameRecord, sample_idx: int) -> dict[str, Any]:
+    """One entry of ``data_list``: nested lists of Python floats, so that float64 survives and any numpy reads it."""
+    images = {}
+    for name, camera in record.cameras.items():
+        images[name] = {
+            'img_path': os.path.basename(camera.img_path),
+            'cam2img': camera.cam2img.tolist(),
+            'lidar2cam': camera.lidar2cam.tolist(),
+            'sample_data_token': camera.sample_data_token,
+            'timestamp': camera.timestamp,
+        }
+        for key in ('cam2ego', 'ego2global'):
+            matrix = getattr(camera, key)
+            if matrix is not None:
+                images[name][key] = matrix.tolist()
+    return {
+        'sample_idx': sample_idx,
+        'token': record.token,
+        'timestamp': record.timestamp,
+        'scene_name': record.scene_name,
+        'scene_token': record.scene_token,
+        'frame_idx': record.frame_idx,
+        'prev': record.prev,
+        'next': record.next,
+        'ego2global': record.ego2global.tolist(),
+        'images': images,
+        'lidar_points': {
+            'lidar_path': os.path.basename(record.lidar_path),
+            'num_pts_feats': 5,
+            'lidar2ego': record.lidar2ego.tolist(),
+        },
+        'instances': _instances(record),
+        'occ3d_path': record.occ3d_path,
+        'surroundocc_path': record.surroundocc_path,
+    }
+
+
+def write_info_file(path: str, records: Iterable[FrameRecord], version: str, dataset: str = 'nuscenes') -> None:
+    """Writes an annotation file that this project and mmdetection3d 1.x read.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        path: The pickle to write; its folder is made.
+        records: Frames; their image and LiDAR files must lie under ``samples/<sensor>/``.
+        version: nuScenes version, e.g. ``'v1.0-trainval'``.
+        dataset: Name of the data set.
+    """
+    content = {
+        'metainfo': {
+            'categories': {name: index for index, name in enumerate(CATEGORIES)},
+            'dataset': dataset,
+            'version': version,
+            'info_version': INFO_VERSION,
+        },
+        'data_list': [record_to_info(record, index) for index, record in enumerate(records)],
+    }
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix='.tmp')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            pickle.dump(content, file, protocol=4)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _instances(record: FrameRecord) -> list[dict[str, Any]]:
+    if record.boxes is None:
+        return []
+    ids = {name: index for index, name in enumerate(CATEGORIES)}
+    counts: np.ndarray | None = record.boxes.num_lidar_pts
+    instances = []
+    for index, (box, name) in enumerate(zip(record.boxes.boxes, record.boxes.names)):
+        label = ids.get(name, -1)
+        instances.append(
+            {
+                'bbox_3d': box.tolist(),
+                'bbox_label': label,
+                'bbox_label_3d': label,
+                'bbox_3d_isvalid': counts is None or bool(counts[index] > 0),
+                'num_lidar_pts': -1 if counts is None else int(counts[index]),
+            }
+        )
+    return instances

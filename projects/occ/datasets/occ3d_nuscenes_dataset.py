@@ -1,0 +1,49 @@
+"""Occ3D-nuScenes."""
+
+from dataclasses import replace
+
+from mmdet3d.registry import DATASETS
+
+from .frame_record import FrameRecord
+from .nuscenes_occ_dataset import NUSCENES_CLASSES, NUSCENES_PALETTE, NuScenesOccDataset, scenes_by_token
+
+
+@DATASETS.register_module()
+class Occ3DNuScenesDataset(NuScenesOccDataset):
+    """Occ3D labels: ego frame, class 17 is free, visibility masks in the file.
+
+    A label lies at ``data_prefix['occ']/<scene>/<token>/labels.npz``. Annotation files that know neither the scene's name nor
+    ``occ_path`` (mmdetection3d's own) are completed by listing the label folder once.
+
+    See :class:`NuScenesOccDataset` for the arguments.
+    """
+
+    METAINFO = dict(
+        dataset='occ3d-nuscenes',
+        classes=('others', *NUSCENES_CLASSES, 'free'),
+        palette=((0, 0, 0), *NUSCENES_PALETTE, (0, 255, 127)),
+    )
+    LABEL_FRAME = 'ego'
+    FREE_INDEX = 17
+    BENCHMARK = 'Occ3D-nuScenes'
+
+    def label_path(self, record: FrameRecord) -> str:
+        """``<scene>/<token>/labels.npz``."""
+        return record.occ3d_path
+
+    def load_data_list(self) -> list[dict]:
+        """As in the base class; looks up scene names once if the annotation file has none."""
+        self._scenes: dict[str, str] = {}
+        self._scanned = False
+        return super().load_data_list()
+
+    def parse_data_info(self, raw_data_info: FrameRecord) -> dict:
+        """As in the base class, with the scene's name and the label path filled in where the file lacks them."""
+        record = raw_data_info
+        if not record.occ3d_path:
+            if not self._scanned:
+                self._scenes = scenes_by_token(self.data_prefix['occ'])
+                self._scanned = True
+            scene = record.scene_name or self._scenes.get(record.token, '')
+            record = replace(record, scene_name=scene, occ3d_path=f'{scene}/{record.token}/labels.npz' if scene else '')
+        return super().parse_data_info(record)

@@ -1,0 +1,29 @@
+"""SurroundOcc-nuScenes."""
+
+from mmdet3d.registry import DATASETS
+
+from .frame_record import FrameRecord
+from .nuscenes_occ_dataset import NUSCENES_CLASSES, NUSCENES_PALETTE, NuScenesOccDataset
+
+
+@DATASETS.register_module()
+class SurroundOccNuScenesDataset(NuScenesOccDataset):
+    """SurroundOcc labels: LiDAR frame, class 0 is empty, 255 is ignored, sparse files.
+
+    A label lies at ``data_prefix['occ']/<LiDAR file name>.npy``; occluded voxels are labelled empty.
+
+    See :class:`NuScenesOccDataset` for the arguments.
+    """
+
+    METAINFO = dict(
+        dataset='surroundocc-nuscenes',
+        classes=('empty', *NUSCENES_CLASSES),
+        palette=((0, 0, 0), *NUSCENES_PALETTE),
+    )
+    LABEL_FRAME = 'lidar'
+    FREE_INDEX = 0
+    BENCHMARK = 'SurroundOcc-nuScenes'
+
+    def label_path(self, record: FrameRecord) -> str:
+        """``<LiDAR file name>.npy``."""
+        return record.surroundocc_path

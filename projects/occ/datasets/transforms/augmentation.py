@@ -1,0 +1,151 @@
+"""Image augmentation that keeps the projection matrices in step."""
+
+import random
+from collections.abc import Sequence
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import PhotoMetricDistortion
+from mmdet3d.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class ResizeCropFlipImages(BaseTransform):
+    """Resizes, crops, flips and rotates all images of a frame alike and moves ``ref2img`` with them.
+
+    Training draws ``r ~ U(resize_lim)``, the crop's upper edge from ``bot_pct_lim`` (the share cut off below), its left edge
+    anywhere, a flip with probability 1/2 if ``rand_flip``, and an angle from ``rot_lim``. Testing uses the smallest resize
+    that covers ``final_wh``, the mean of ``bot_pct_lim``, the horizontal middle, no flip and no rotation. With the default
+    limits a 1600x900 image loses its four top rows and nothing else.
+
+    Only ``ref2img`` and ``img_wh`` change: ``cam2img``, by which the renderer looks, stays that of the original image. Pixel
+    centres are at +0.5, so resizing scales pixel coordinates and nothing else; the factor is the ratio of the rounded sizes.
+
+    Args:
+        final_wh: Width and height of the result, pixels.
+        training: Draw at random.
+        resize_lim: Smallest and largest resize factor.
+        bot_pct_lim: Smallest and largest share of the height cut off at the bottom.
+        rot_lim: Smallest and largest angle in degrees, counter-clockwise.
+        rand_flip: Mirror left-right with probability 1/2. The scene is not mirrored: ``ref2img`` says where its points went.
+
+    Raises:
+        ValueError: If a limit pair is out of order or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        final_wh: Sequence[int],
+        training: bool,
+        resize_lim: Sequence[float] = (1.0, 1.0),
+        bot_pct_lim: Sequence[float] = (0.0, 0.0),
+        rot_lim: Sequence[float] = (0.0, 0.0),
+        rand_flip: bool = False,
+    ) -> None:
+        if len(final_wh) != 2 or min(final_wh) <= 0:
+            raise ValueError(f'ResizeCropFlipImages.final_wh must be (width, height) in pixels, got {tuple(final_wh)}')
+        for key, limits in (('resize_lim', resize_lim), ('bot_pct_lim', bot_pct_lim), ('rot_lim', rot_lim)):
+            if len(limits) != 2 or limits[0] > limits[1]:
+                raise ValueError(f'ResizeCropFlipImages.{key} must be (smallest, largest), got {tuple(limits)}')
+        if resize_lim[0] <= 0:
+            raise ValueError(f'ResizeCropFlipImages.resize_lim must be positive, got {tuple(resize_lim)}')
+        self.final_wh = (int(final_wh[0]), int(final_wh[1]))
+        self.training = training
+        self.resize_lim = tuple(resize_lim)
+        self.bot_pct_lim = tuple(bot_pct_lim)
+        self.rot_lim = tuple(rot_lim)
+        self.rand_flip = rand_flip
+
+    def transform(self, results: dict) -> dict:
+        """Changes ``img``, ``ref2img`` and ``img_wh``."""
+        draws = [random.random() for _ in range(5)] if self.training else None
+        ref2img = np.array(results['ref2img'], dtype=np.float64)
+        for view, image in enumerate(results['img']):
+            results['img'][view], pixels = self._apply(image, draws)
+            ref2img[view, :3] = pixels @ ref2img[view, :3]
+        results['ref2img'] = ref2img
+        results['img_wh'] = np.tile(np.array(self.final_wh, dtype=np.float64), (len(ref2img), 1))
+        return results
+
+    def _apply(self, image: np.ndarray, draws: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
+        """Augmented image and the (3, 3) matrix that takes homogeneous pixels of the old image to the new one."""
+        height, width = image.shape[:2]
+        final_w, final_h = self.final_wh
+        if draws is None:
+            resize = max(final_h / height, final_w / width)
+            cut, left, flip, angle = sum(self.bot_pct_lim) / 2, 0.5, False, 0.0
+        else:
+            resize = _between(self.resize_lim, draws[0])
+            cut, left = _between(self.bot_pct_lim, draws[1]), draws[2]
+            flip, angle = self.rand_flip and draws[3] < 0.5, _between(self.rot_lim, draws[4])
+        # the small number keeps 1600 * 0.44 from becoming 703
+        new_w, new_h = int(width * resize + 1e-6), int(height * resize + 1e-6)
+        x = int(left * max(0, new_w - final_w))
+        y = int((1 - cut) * new_h) - final_h
+
+        pixels = np.diag([new_w / width, new_h / height, 1.0])
+        if (new_w, new_h) != (width, height):
+            image = _resize(image, (new_w, new_h))
+        image = mmcv.imcrop(image, np.array([x, y, x + final_w - 1, y + final_h - 1]), pad_fill=0).astype(image.dtype)
+        pixels[:2] -= np.outer([x, y], pixels[2])
+        if flip:
+            image = mmcv.imflip(image)
+            pixels[0] = final_w * pixels[2] - pixels[0]
+        if angle != 0:
+            image = mmcv.imrotate(image, -angle)
+            cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+            turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+            centre = np.eye(3)
+            centre[:2, 2] = final_w / 2, final_h / 2
+            pixels = centre @ turn @ np.linalg.inv(centre) @ pixels
+        return image, pixels
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(final_wh={self.final_wh}, training={self.training}, resize_lim={self.resize_lim}, '
+            f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip})'
+        )
+
+
+@TRANSFORMS.register_module()
+class MultiViewPhotoMetricDistortion(BaseTransform):
+    """Photometric distortion of every view with draws of its own.
+
+    Brightness, contrast, saturation, hue and channel order change with probability 1/2 each, by mmdet's
+    ``PhotoMetricDistortion``, which clips saturation to its valid range (mmdetection3d's variant does not). No geometry
+    changes; ``img`` becomes float32 and may leave 0..255.
+
+    Args:
+        brightness_delta: Largest change of brightness.
+        contrast_range: Smallest and largest factor of contrast.
+        saturation_range: Smallest and largest factor of saturation.
+        hue_delta: Largest change of hue, degrees.
+    """
+
+    def __init__(
+        self,
+        brightness_delta: int = 32,
+        contrast_range: Sequence[float] = (0.5, 1.5),
+        saturation_range: Sequence[float] = (0.5, 1.5),
+        hue_delta: int = 18,
+    ) -> None:
+        self.distortion = PhotoMetricDistortion(brightness_delta, contrast_range, saturation_range, hue_delta)
+
+    def transform(self, results: dict) -> dict:
+        """Changes ``img``."""
+        results['img'] = [self.distortion({'img': image})['img'] for image in results['img']]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.distortion})'
+
+
+def _between(limits: Sequence[float], share: float) -> float:
+    return limits[0] + (limits[1] - limits[0]) * share
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Antialiased resize, as the published loaders do it: in 8 bits, whatever the type of ``image``."""
+    small = mmcv.imresize(np.clip(np.round(image), 0, 255).astype(np.uint8), size, interpolation='bicubic', backend='pillow')
+    return small.astype(image.dtype)
