@@ -1,0 +1,8 @@
+"""Differentiable rasteriser for 3D Gaussians with any number of channels. Importing it needs torch only and builds nothing."""
+
+from .backends import build_config
+from .functional import RasterOutput, rasterize
+from .settings import RasterSettings
+
+__version__ = '0.1.0'
+__all__ = ['RasterOutput', 'RasterSettings', 'build_config', 'rasterize']
