@@ -1,0 +1,44 @@
+"""Presets agree with the benchmarks and the functional part stays free of mm* packages."""
+
+import subprocess
+import sys
+
+import pytest
+
+from projects.occ.evaluation.presets import PRESETS, get_preset
+
+
+@pytest.mark.parametrize(
+    ('name', 'classes', 'free', 'mask', 'frames', 'shape', 'voxel', 'first', 'last'),
+    [
+        ('occ3d', 18, 17, 'camera', 6019, (200, 200, 16), 0.4, 'others', 'vegetation'),
+        ('surroundocc', 17, 0, 'none', 6019, (200, 200, 16), 0.5, 'barrier', 'vegetation'),
+        ('sscbench-kitti360', 19, 0, 'none', 2566, (256, 256, 32), 0.2, 'car', 'other-object'),
+    ],
+)
+def test_published_protocols(name, classes, free, mask, frames, shape, voxel, first, last):
+    preset = get_preset(name)
+    grid = preset.grid
+    assert (grid.num_classes, grid.free_index, grid.ignore_index) == (classes, free, 255)
+    assert (preset.mask, preset.frames, grid.shape, grid.voxel_size) == (mask, frames, shape, (voxel,) * 3)
+    assert grid.class_names[grid.semantic_classes[0]] == first
+    assert grid.class_names[grid.semantic_classes[-1]] == last
+    assert preset.check(grid) is True
+
+
+def test_every_other_preset_is_refused():
+    for name, preset in PRESETS.items():
+        for other, another in PRESETS.items():
+            if name != other:
+                with pytest.raises(ValueError, match=f'preset .{name}. does not fit the grid'):
+                    preset.check(another.grid)
+
+
+def test_functional_part_loads_no_mm_package(repo_root):
+    code = (
+        'import sys\n'
+        'from projects.occ.evaluation import functional, presets, static_prior\n'
+        'print([m for m in sys.modules if m.split(".")[0] in ("mmengine", "mmcv", "mmdet", "mmdet3d")])'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=repo_root, capture_output=True, text=True)
+    assert done.stdout.strip() == '[]', done.stdout + done.stderr
