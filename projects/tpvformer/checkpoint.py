@@ -1,0 +1,189 @@
+"""Names of the weights in the original code bases and here.
+
+``tools/convert_checkpoint.py`` finds this module by its place and needs ``identify``, ``to_project``, ``to_official`` and
+``adaptable``; another family offers the same four functions.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Union
+
+import torch
+from torch import Tensor
+
+SOURCES = dict(
+    gaussrender='GaussRender release',
+    authors='release of the TPVFormer authors (tpvformer04)',
+    authors_old='first release of the TPVFormer authors',
+    image_network='image network alone, for instance FCOS3D R101-DCN',
+    project='weights of this code base',
+)
+
+# Original prefix -> ours; None: the entry has no counterpart here. The first prefix that fits counts.
+_IMAGE = (('img_backbone.', 'img_backbone.'), ('img_neck.', 'img_neck.'))
+_PREFIXES: dict[str, tuple[tuple[str, Union[str, None]], ...]] = dict(
+    gaussrender=(
+        *_IMAGE,
+        ('head.', 'view_encoder.'),
+        ('aggregator.decoder.', 'occ_head.decoder.'),
+        ('aggregator.classifier.', 'occ_head.classifier.'),
+        ('aggregator.renderer_prep.decoder.', 'aggregator.gaussians.'),
+        # The background colour follows from the grid and is no weight here; the original stores it twice.
+        ('aggregator.renderer.bg_color', None),
+        ('renderer.bg_color', None),
+    ),
+    authors=(
+        *_IMAGE,
+        ('tpv_head.', 'view_encoder.'),
+        ('tpv_aggregator.decoder.', 'occ_head.decoder.'),
+        ('tpv_aggregator.classifier.', 'occ_head.classifier.'),
+    ),
+    # FCOS3D has a fifth output level and detection branches, which nothing here uses.
+    image_network=(
+        ('img_neck.fpn_convs.4.', None),
+        *_IMAGE,
+        ('neck.fpn_convs.4.', None),
+        ('backbone.', 'img_backbone.'),
+        ('neck.', 'img_neck.'),
+        ('bbox_head.', None),
+        ('pts_bbox_head.', None),
+    ),
+)
+_FCOS_BRANCH = re.compile(r'(pts_)?bbox_head\.(cls_convs|reg_convs|scales|conv_\w+)\.')
+_NESTED_ATTENTION = re.compile(r'layers\.\d+\.attentions\.0\.value_proj\.\d')
+_RECOMPUTED = re.compile(r'view_encoder\.(tpv_mask_hw|encoder\.ref_[23]d_(hw|zh|wz))')
+# Index of the empty class among 17 (SurroundOcc), 18 (Occ3D) and 19 (SSCBench-KITTI360) classes, and the width of bg_color.
+_EMPTY_CLASS = {17: 0, 18: 17, 19: 0}
+_RENDER_CHANNELS = 19
+
+
+def _plain(key: str) -> str:
+    """A key without the prefix of data-parallel wrappers."""
+    return key.removeprefix('module.')
+
+
+def identify(keys: Collection[str]) -> Union[str, None]:
+    """Says which code base wrote these keys: a key of ``SOURCES``, or None if they are not weights of this model.
+
+    Raises:
+        ValueError: If they belong to a relative of this model that has other attention layers.
+    """
+    keys = [_plain(key) for key in keys]
+    if any(_NESTED_ATTENTION.search(key) for key in keys):
+        raise ValueError(
+            'this is the TPVFormer variant with attention between the planes (tpvformer10, mmdetection3d projects/TPVFormer), '
+            'whose layers do not fit; convert weights of the occupancy variant (tpvformer04 or GaussRender)'
+        )
+    marks = dict(
+        gaussrender=('head.tpv_embedding_hw.',),
+        authors=('tpv_head.tpv_embedding_hw.',),
+        authors_old=('pts_bbox_head.tpv_embedding_hw.', 'pts_bbox_head.bev_embedding_hw.'),
+        project=('view_encoder.tpv_embedding_hw.',),
+    )
+    for source, prefixes in marks.items():
+        if any(key.startswith(prefixes) for key in keys):
+            return source
+    image = [key for key in keys if key.startswith(('backbone.', 'img_backbone.', 'neck.', 'img_neck.'))]
+    rest = set(keys) - set(image)
+    if any('backbone.' in key for key in image) and all(_FCOS_BRANCH.match(key) for key in rest):
+        return 'image_network'
+    return None
+
+
+def _rename(key: str, source: str) -> Union[str, None]:
+    key = _plain(key)
+    if source == 'project':
+        return key
+    if source == 'authors_old':
+        key = key.replace('pts_bbox_head', 'tpv_head').replace('transformer.', '', 1)
+        key = key.replace('fusion_head', 'tpv_aggregator').replace('bev', 'tpv')
+        source = 'authors'
+    for theirs, ours in _PREFIXES[source]:
+        if key.startswith(theirs):
+            # mmcv 1 called the offset branch of a deformable convolution by another name.
+            return None if ours is None else ours + key[len(theirs) :].replace('conv2_offset.', 'conv2.conv_offset.')
+    raise KeyError(key)
+
+
+def to_project(keys: Collection[str]) -> tuple[str, dict[str, Union[str, None]], list[str]]:
+    """Our names of the weights in a file.
+
+    Args:
+        keys: Names in the file.
+
+    Returns:
+        The source; the new name of every known key, or None where there is no counterpart; the unknown keys.
+
+    Raises:
+        ValueError: If the file is not of this family.
+    """
+    source = identify(keys)
+    if source is None:
+        raise ValueError('these are no weights of TPVFormer and not those of an image network alone')
+    known, unknown = {}, []
+    for key in keys:
+        try:
+            known[key] = _rename(key, source)
+        except KeyError:
+            unknown.append(key)
+    return source, known, unknown
+
+
+def to_project_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Renames a (part of a) GaussRender state dict; entries without counterpart are left out.
+
+    Raises:
+        KeyError: If a name is unknown.
+    """
+    renamed = {key: _rename(key, 'gaussrender') for key in state_dict}
+    return {ours: state_dict[key] for key, ours in renamed.items() if ours is not None}
+
+
+def to_official(
+    state_dict: Mapping[str, Tensor], source: str = 'gaussrender', dropped: Union[Mapping[str, Any], None] = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Original names of our weights.
+
+    Args:
+        state_dict: Our weights.
+        source: Code base to write for; the authors' first release is written in the names of their later one.
+        dropped: Entries that the conversion to our names left out, to be put back.
+
+    Returns:
+        The renamed weights and the keys that the code base has no place for.
+    """
+    source = 'gaussrender' if source in ('project', 'image_network') else source.removesuffix('_old')
+    official, unknown = {}, []
+    for key, value in state_dict.items():
+        for theirs, ours in _PREFIXES[source]:
+            if ours is not None and key.startswith(ours):
+                official[theirs + key[len(ours) :]] = value
+                break
+        else:
+            unknown.append(key)
+    if dropped:
+        official.update(dropped)
+    elif source == 'gaussrender' and any('renderer_prep' in key for key in official):
+        classes = len(official['aggregator.classifier.bias'])
+        if classes in _EMPTY_CLASS:
+            background = torch.zeros(_RENDER_CHANNELS)
+            background[_EMPTY_CLASS[classes]] = 1.0
+            official.update({'aggregator.renderer.bg_color': background, 'renderer.bg_color': background.clone()})
+    return official, unknown
+
+
+def adaptable(key: str, theirs: Iterable[int], ours: Iterable[int]) -> bool:
+    """Whether an entry of another shape is accepted when a model loads it.
+
+    Args:
+        key: Our name.
+        theirs: Shape in the file.
+        ours: Shape in the model.
+
+    Returns:
+        True for reference points, which every model computes for its own grid, and for camera embeddings of more cameras.
+    """
+    if _RECOMPUTED.fullmatch(key):
+        return True
+    theirs, ours = tuple(theirs), tuple(ours)
+    return key == 'view_encoder.cams_embeds' and theirs[1:] == ours[1:] and theirs[0] > ours[0]
