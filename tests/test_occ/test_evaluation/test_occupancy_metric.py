@@ -131,6 +131,8 @@ metric = OccupancyMetric(grid, collect_device='cpu', collect_dir=sys.argv[4])
 for i in [j % size for j in range(rank, size + size % world, world)]:
     metric.process({}, [dict(gt_occ=torch.from_numpy(data['gt'][i]), pred_occ=torch.from_numpy(data['pred'][i]))])
 result = metric.evaluate(size)
+dist.barrier()
+dist.destroy_process_group()
 if rank == 0:
     print(json.dumps(result))
 """
