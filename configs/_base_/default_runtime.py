@@ -1,0 +1,50 @@
+# What every experiment shares: imports, hooks, environment, logging. See docs/configs.md for each key.
+default_scope = 'mmdet3d'
+custom_imports = dict(
+    imports=[
+        'projects.occ.datasets',
+        'projects.occ.models',
+        'projects.occ.evaluation',
+        'projects.occ.visualization',
+        'projects.occ.engine',
+        'projects.gaussrender.aggregator',
+        'projects.tpvformer',
+    ],
+    allow_failed_imports=False,
+)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    checkpoint=dict(
+        type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2, save_last=True, save_best='occ/mIoU', rule='greater'
+    ),
+    # an interrupted and resumed training gives the losses of an uninterrupted one
+    random_state=dict(type='RandomStateHook'),
+    # the first NaN ends the run before it reaches a checkpoint
+    loss_guard=dict(type='LossGuardHook'),
+    # checkpoints are plain data, loadable with weights_only=True
+    plain_checkpoint=dict(type='PlainCheckpointHook'),
+    # a checkpoint of another model does not pass unnoticed
+    checkpoint_keys=dict(type='CheckpointKeyHook', strict=False),
+)
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    # OpenCV threads inside loader workers would fight each other
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl', timeout=1800),
+)
+find_unused_parameters = False
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='OccVisualizer', vis_backends=vis_backends, name='visualizer')
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_level = 'INFO'
+
+randomness = dict(seed=42, diff_rank_seed=False, deterministic=False)
+load_from = None
+resume = False
+work_dir = None

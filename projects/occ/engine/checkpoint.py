@@ -1,0 +1,230 @@
+"""Which checkpoints may be loaded, which one to resume from, and whether one belongs to a model.
+
+Importing this module makes every local checkpoint that mmengine loads (``load_from``, ``--resume``, ``Pretrained`` weights)
+pass through torch's weights-only loader, so that a file cannot run code of its author.
+"""
+
+import contextlib
+import os
+import pickle
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from .errors import CheckpointError
+
+TRUST_FLAG = '--trust-checkpoint'
+_STATISTICS = ('min', 'max', 'current', 'mean')
+_trust_checkpoints = False
+
+
+def _history_statistic(owner: type, name: str) -> Any:
+    """Stands in for ``builtins.getattr`` in a checkpoint: reaches the four statistics of HistoryBuffer, nothing else."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr applied to {owner!r}, {name!r} was not an allowed global')
+    return getattr(HistoryBuffer, name)
+
+
+def install_safe_globals() -> None:
+    """Allows the weights-only loader the few harmless types that mmengine's own checkpoints contain (for the whole process)."""
+    multiarray = np.zeros(1).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    allowed: list = [HistoryBuffer, np.ndarray, np.dtype, (_history_statistic, 'builtins.getattr')]
+    for package in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 write different names
+        allowed += [(multiarray, f'{package}._reconstruct'), (scalar, f'{package}.scalar')]
+    allowed += sorted({type(np.dtype(name)) for name in ('f4', 'f8', 'i4', 'i8', 'u1', '?')}, key=lambda kind: kind.__name__)
+    torch.serialization.add_safe_globals(allowed)
+
+
+@contextlib.contextmanager
+def loading_policy(trust: bool = False) -> Iterator[None]:
+    """Sets how checkpoints are loaded inside the block.
+
+    Args:
+        trust: Load Python objects of any kind (may run code of the file's author). Otherwise only tensors and plain data are
+            loaded, also by code that asks torch for more, such as loaders of ``http://`` and ``torchvision://`` addresses.
+    """
+    global _trust_checkpoints
+    names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    before = {name: os.environ.pop(name, None) for name in names}, _trust_checkpoints
+    _trust_checkpoints = trust
+    if not trust:
+        os.environ[names[0]] = '1'
+    try:
+        yield
+    finally:
+        environment, _trust_checkpoints = before
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def load_from_local(filename: str | os.PathLike, map_location: Any = None) -> Any:
+    """Loads a checkpoint file as plain data, or as it is inside ``loading_policy(trust=True)``.
+
+    Args:
+        filename: Path of the file.
+        map_location: Passed to ``torch.load``.
+
+    Returns:
+        The contents of the file.
+
+    Raises:
+        CheckpointError: If the file does not exist, cannot be read, or contains more than tensors and plain data.
+    """
+    path = Path(filename).expanduser()
+    check_checkpoint_file(path)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=not _trust_checkpoints)
+    except pickle.UnpicklingError as error:
+        if not _is_refusal(path, error):
+            raise _unreadable(path, error) from error
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} contains Python objects besides tensors and plain data ({_refused_names(path, error)}). '
+            'Loading them could run code written by the author of the file, so nothing was loaded. '
+            f'If you trust where the file comes from, add {TRUST_FLAG}'
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
+def check_checkpoint_file(path: str | os.PathLike) -> None:
+    """Raises CheckpointError if no file lies at a local path; addresses such as ``https://...`` pass."""
+    if not re.match(r'^[\w\-]+://', os.fspath(path)) and not Path(path).expanduser().is_file():
+        raise CheckpointError(f'checkpoint {os.fspath(path)!r} does not exist; give the path of a .pth file')
+
+
+def _is_refusal(path: Path, error: Exception) -> bool:
+    return zipfile.is_zipfile(path) or 'GLOBAL' in str(error)
+
+
+def _refused_names(path: Path, error: Exception) -> str:
+    try:
+        names = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+    except Exception:  # the list is a courtesy; a file made to be refused need not be listable
+        names = []
+    names = names or re.findall(r'GLOBAL (\S+)', str(error)) or ['type unknown']
+    return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return CheckpointError(
+        f'checkpoint {str(path)!r} ({path.stat().st_size} bytes) is no readable PyTorch file: {reason}. '
+        'It may be an interrupted download or copy; fetch it again or use an earlier checkpoint'
+    )
+
+
+def find_latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
+    """The checkpoint that ``--resume`` without a path continues from.
+
+    The file ``last_checkpoint`` decides. If it is missing, empty or names a file that is gone (the work directory was moved or
+    the run was killed), the checkpoint ``epoch_*.pth`` or ``iter_*.pth`` with the latest time of writing is taken.
+
+    Returns:
+        Path of the checkpoint, or None if there is none.
+    """
+    work_dir = Path(work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        named = pointer.read_text().strip()
+        for candidate in (Path(named), work_dir / Path(named).name) if named else ():
+            if candidate.is_file():
+                return str(candidate)
+    found = [path for path in work_dir.glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
+    return str(max(found, key=lambda path: (path.stat().st_mtime, path.name))) if found else None
+
+
+@dataclass
+class KeyReport:
+    """How the entries of a checkpoint fit those of a model.
+
+    Attributes:
+        matched: Number of keys with equal shape on both sides.
+        missing: Keys of the model that the checkpoint lacks.
+        unexpected: Keys of the checkpoint that the model lacks.
+        reshaped: Keys of both sides with shapes (checkpoint, model).
+        skipped: Keys that may differ and do: on one side only, or of another shape.
+    """
+
+    matched: int = 0
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every key that may not differ fits."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+    def describe(self) -> str:
+        """One sentence with the counts, the prefixes and examples."""
+        parts = []
+        if self.missing:
+            parts.append(f'only in the model: {_by_prefix(self.missing)}')
+        if self.unexpected:
+            parts.append(f'only in the checkpoint: {_by_prefix(self.unexpected)}')
+        if self.reshaped:
+            shown = [f'{key} {old} in the checkpoint, {new} in the model' for key, (old, new) in self.reshaped.items()]
+            parts.append(f'other shape: {_some(shown, "; ")}')
+        total = self.matched + len(self.missing) + len(self.reshaped)
+        return f'{self.matched} of {total} model entries match; ' + '; '.join(parts or ['nothing differs'])
+
+
+def compare_keys(
+    checkpoint: Mapping[str, Any], model: Mapping[str, Tensor], interchangeable: Sequence[str] = ('aggregator.',)
+) -> KeyReport:
+    """Compares the state dict of a checkpoint with that of a model.
+
+    Args:
+        checkpoint: State dict of the file.
+        model: State dict of the model.
+        interchangeable: Prefixes of entries that may be absent on either side.
+
+    Returns:
+        The report. ``num_batches_tracked``, which old files lack and inference does not need, is never missing.
+    """
+    report = KeyReport()
+    free = tuple(interchangeable)
+    for key, value in model.items():
+        if key not in checkpoint:
+            if key.startswith(free):
+                report.skipped.append(key)
+            elif not key.endswith('num_batches_tracked'):
+                report.missing.append(key)
+        elif isinstance(value, Tensor) and value.shape != getattr(checkpoint[key], 'shape', None):
+            if key.startswith(free):
+                report.skipped.append(key)
+            else:
+                report.reshaped[key] = (tuple(getattr(checkpoint[key], 'shape', ())), tuple(value.shape))
+        else:
+            report.matched += 1
+    for key in checkpoint:
+        if key not in model:
+            (report.skipped if key.startswith(free) else report.unexpected).append(key)
+    return report
+
+
+def _by_prefix(keys: Sequence[str]) -> str:
+    counts = Counter(key.split('.')[0] for key in keys)
+    return _some([f'{prefix}.* ({count})' for prefix, count in counts.most_common()])
+
+
+def _some(items: Sequence[str], separator: str = ', ', limit: int = 6) -> str:
+    return separator.join(items[:limit]) + (f'{separator}and {len(items) - limit} more' if len(items) > limit else '')
+
+
+install_safe_globals()
+CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)

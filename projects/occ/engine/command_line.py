@@ -1,0 +1,97 @@
+"""What the training and the test tool have in common: arguments, configs, work directories, errors."""
+
+import logging
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+
+from .checkpoint import TRUST_FLAG, loading_policy
+from .config_options import ALLOW_FLAG, apply_cfg_options
+from .distributed import leave_process_group
+from .errors import OccError
+from .file_io import check_writable
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments that both tools take; names and meanings are those of mmdet3d's tools."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='change values of the config, for example optim_wrapper.optimizer.lr=1e-4 '
+        'train_dataloader.dataset.pipeline.0.type=Name key="[1,2]" key=None',
+    )
+    parser.add_argument(ALLOW_FLAG, action='store_true', help='let --cfg-options add keys that the config does not have')
+    parser.add_argument(
+        TRUST_FLAG,
+        action='store_true',
+        help='load checkpoints that contain Python objects; such a file can run any code, use it for files you trust alone',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+
+
+def load_config(args: Namespace) -> Config:
+    """Reads the config named by the arguments, merges ``--cfg-options`` and decides the work directory.
+
+    Returns:
+        The config; its ``work_dir`` exists and is writable.
+
+    Raises:
+        OccError: If the file does not exist, an option is wrong, or the work directory cannot be written.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    path = Path(args.config)
+    if not path.is_file():
+        raise OccError(f'config {args.config!r} does not exist; the configs lie in {Path("configs")}/<model>/')
+    # a wrong directory given on the command line is reported before the slow part
+    if args.work_dir is not None:
+        check_writable(args.work_dir, '--work-dir')
+    cfg = Config.fromfile(path)
+    apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / path.stem)
+    check_writable(cfg.work_dir, '--work-dir')
+    return cfg
+
+
+def run_tool(tool: Callable[[Namespace], None], args: Namespace) -> int:
+    """Runs a tool under the loading policy of the arguments and turns its errors into one sentence.
+
+    Args:
+        tool: Does the work.
+        args: Parsed arguments.
+
+    Returns:
+        Exit code: 0, or 1 after an ``OccError``. Other exceptions pass.
+    """
+    try:
+        with loading_policy(args.trust_checkpoint):
+            tool(args)
+    except OccError as error:
+        print(f'error: {error}', file=sys.stderr)
+        _log_to_files(str(error))
+        return 1
+    leave_process_group()
+    return 0
+
+
+def _log_to_files(message: str) -> None:
+    """Writes an error to the log files of the run alone; the console has it already."""
+    if not MMLogger._instance_dict:
+        return
+    logger = MMLogger.get_current_instance()
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)

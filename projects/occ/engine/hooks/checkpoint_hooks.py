@@ -1,0 +1,156 @@
+"""Hooks around checkpoints: how they are written, what they contain, and whether one fits the model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet3d.registry import HOOKS
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
+
+from ..checkpoint import compare_keys
+from ..errors import CheckpointError
+
+_PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """``CheckpointHook`` whose files are complete or absent; an old checkpoint goes only when the new one is there.
+
+    Takes the arguments of ``CheckpointHook``. Checkpoints for a remote ``out_dir`` are written by mmengine's own back end.
+    """
+
+    def __init__(self, out_dir: str | None = None, backend_args: dict | None = None, **kwargs) -> None:
+        if backend_args is None and '://' not in str(out_dir or ''):
+            backend_args = dict(backend='atomic')
+        super().__init__(out_dir=out_dir, backend_args=backend_args, **kwargs)
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        if not hasattr(self.file_backend, 'removals_last'):
+            return super()._save_checkpoint_with_step(runner, step, meta)
+        with self.file_backend.removals_last():
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        missing = [key for key in self.save_best or () if key != 'auto' and key not in metrics]
+        if missing:
+            raise CheckpointError(
+                f'default_hooks.checkpoint.save_best asks for {missing}, but the evaluation returned {sorted(metrics)}; '
+                'set save_best to one of these, or to None'
+            )
+        if not hasattr(self.file_backend, 'removals_last'):
+            return super()._save_best_checkpoint(runner, metrics)
+        with self.file_backend.removals_last():
+            super()._save_best_checkpoint(runner, metrics)
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Writes checkpoints that consist of tensors and plain data alone, and undoes this on resuming.
+
+    mmengine stores its log history as Python objects, which torch's weights-only loader refuses; dataset information may carry
+    config dicts and numpy values. Weights of such a file load anywhere; *resuming* from it needs this hook.
+    """
+
+    priority = 'VERY_LOW'
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Replaces log histories by tensors and everything else by plain data."""
+        scalars = checkpoint['message_hub']['log_scalars']
+        for name, buffer in scalars.items():
+            if isinstance(buffer, HistoryBuffer):
+                log, count = buffer.data
+                scalars[name] = dict(
+                    max_length=buffer.max_length,
+                    log=torch.as_tensor(np.asarray(log, dtype=np.float64)),
+                    count=torch.as_tensor(np.asarray(count, dtype=np.int64)),
+                )
+        for part in ('meta', 'message_hub'):
+            checkpoint[part] = to_plain(checkpoint[part])
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Rebuilds the log histories; leaves files of other writers as they are."""
+        if not isinstance(checkpoint, dict):
+            return
+        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+        for name, value in scalars.items():
+            if isinstance(value, dict) and set(value) == {'max_length', 'log', 'count'}:
+                scalars[name] = HistoryBuffer(value['log'].tolist(), value['count'].tolist(), value['max_length'])
+        meta = checkpoint.get('meta', {})
+        if runner.cfg.get('resume') and 'dataset_meta' in meta:
+            # the Runner compares pickles: equal information must also have equal types, or it warns of a changed dataset
+            current = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+            if repr(to_plain(current)) == repr(meta['dataset_meta']):
+                meta['dataset_meta'] = current
+
+
+def to_plain(value: Any) -> Any:
+    """Copies nested data, turning mappings into dicts, numpy arrays into tensors, numpy scalars into Python's.
+
+    Other objects become their ``repr``: a checkpoint is no place for them, and losing a description beats losing the training.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy()) if value.dtype.kind in 'biuf' else to_plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {to_plain(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [to_plain(item) for item in value]
+        return items if isinstance(value, list) else tuple(items) if isinstance(value, tuple) else set(items)
+    return repr(value)
+
+
+@HOOKS.register_module()
+class CheckpointKeyHook(Hook):
+    """Compares a loaded checkpoint with the model, so that a wrong one cannot pass unnoticed.
+
+    Args:
+        strict: Stop unless all entries fit. If False (initialising a training from other weights), differences are logged and
+            only a checkpoint without any fitting entry stops the run. Resuming is always strict.
+        interchangeable: Prefixes of entries that may be absent on either side: checkpoints trained with and without rendering
+            supervision interchange.
+    """
+
+    # after hooks that exchange weights (EMA)
+    priority = 'LOW'
+
+    def __init__(self, strict: bool = False, interchangeable: tuple[str, ...] = ('aggregator.',)) -> None:
+        self.strict = strict
+        self.interchangeable = tuple(interchangeable)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Checks the keys and removes the entries that the model has no use for.
+
+        Raises:
+            CheckpointError: If the checkpoint does not fit.
+        """
+        state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+        if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+            raise CheckpointError('the checkpoint holds no weights: expected a dict of tensors, or one under state_dict')
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        names = {key: key[len('module.') :] if key.startswith('module.') else key for key in state}
+        report = compare_keys({names[key]: value for key, value in state.items()}, model.state_dict(), self.interchangeable)
+
+        if report.skipped:
+            runner.logger.info(f'Skipped entries that only training uses ({self._one_side(report.skipped, names)})')
+            for key in [key for key in state if names[key] in report.skipped]:
+                del state[key]
+        if report.exact:
+            return
+        if self.strict or runner.cfg.get('resume') or not report.matched:
+            raise CheckpointError(
+                f'the checkpoint does not fit the model of this config: {report.describe()}. Use the config that it was '
+                'trained with; convert weights of the official repositories with tools/convert_checkpoint.py'
+            )
+        runner.logger.warning(f'The checkpoint fits the model in part: {report.describe()}. Other entries keep initial values')
+
+    @staticmethod
+    def _one_side(skipped: list[str], names: Mapping[str, str]) -> str:
+        in_file = sum(key in set(names.values()) for key in skipped)
+        return f'{in_file} in the checkpoint, {len(skipped) - in_file} in the model; first: {skipped[0]}'

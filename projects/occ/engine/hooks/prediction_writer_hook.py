@@ -1,0 +1,47 @@
+"""Writes predictions to files that any evaluation script can read."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from mmdet3d.registry import HOOKS
+from mmengine.hooks import Hook
+
+from ..errors import OccError
+from ..file_io import write_atomically
+
+
+@HOOKS.register_module()
+class PredictionWriterHook(Hook):
+    """Writes every test prediction to ``<out_dir>/<token>.npz``: key ``pred``, (X, Y, Z) uint8 class ids.
+
+    Args:
+        out_dir: Folder of the files. A token with slashes makes sub-folders.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir = Path(out_dir)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None) -> None:
+        """Writes the predictions of one batch.
+
+        Raises:
+            OccError: If a sample has no ``pred_occ`` or no usable ``token``.
+        """
+        for sample in outputs or ():
+            if 'pred_occ' not in sample:
+                raise OccError(f'--out needs data_sample.pred_occ, but the model returned {sorted(sample.keys())}')
+            token = str(sample.metainfo.get('token', ''))
+            relative = PurePosixPath(token)
+            if not token or relative.is_absolute() or '..' in relative.parts:
+                raise OccError(
+                    f'--out names files by the token of a sample, but got {token!r}; keep "token" in meta_keys of PackOccInputs'
+                )
+            labels = sample.pred_occ.cpu().numpy().astype(np.uint8)
+            write_atomically(
+                self.out_dir / relative.parent / f'{relative.name}.npz',
+                lambda file, labels=labels: np.savez_compressed(file, pred=labels),
+            )

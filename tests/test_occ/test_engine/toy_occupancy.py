@@ -1,0 +1,172 @@
+"""A complete tiny project for tests of the engine: data set with random augmentation, model with dropout, metric, config."""
+
+import random
+import uuid
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet3d.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from torch import nn
+
+from projects.occ.structures import OccDataSample
+
+REPO_ROOT = Path(__file__).resolve().parents[3]
+SHAPE = (4, 3, 2)
+CLASSES = 3
+FEATURES = 5
+
+
+@TRANSFORMS.register_module()
+class ToyAugment:
+    """Noise from the three generators that transforms use."""
+
+    def __call__(self, results: dict) -> dict:
+        noise = random.random() + np.random.rand() + torch.rand(()).item()  # noqa: NPY002 - what upstream transforms do
+        results['feat'] = results['feat'] + 0.1 * noise
+        return results
+
+
+@TRANSFORMS.register_module()
+class ToyPack:
+    """Tensor and data sample."""
+
+    def __call__(self, results: dict) -> dict:
+        sample = OccDataSample(gt_occ=torch.from_numpy(results['labels']), metainfo=dict(token=results['token']))
+        return dict(inputs=torch.from_numpy(results['feat']).float(), data_samples=sample)
+
+
+@DATASETS.register_module()
+class ToyOccDataset(BaseDataset):
+    """Seven frames of which the features tell the labels; ``poison`` puts a NaN into one of them."""
+
+    METAINFO = dict(classes=('a', 'b', 'free'), palette=np.arange(9).reshape(3, 3))
+
+    def __init__(self, length: int = 7, poison: int = -1, **kwargs) -> None:
+        self.length = length
+        self.poison = poison
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        rng = np.random.default_rng(0)
+        frames = []
+        for index in range(self.length):
+            labels = rng.integers(0, CLASSES, SHAPE).astype(np.uint8)
+            feat = rng.normal(size=(*SHAPE, FEATURES)) + labels[..., None]
+            if index == self.poison:
+                feat[0] = np.nan
+            frames.append(dict(token=f'frame-{index}', labels=labels, feat=feat))
+        return frames
+
+
+@MODELS.register_module()
+class ToyOccModel(BaseModel):
+    """A two-layer classifier of voxels with dropout; ``aggregator`` adds a loss term with a buffer of its own."""
+
+    def __init__(self, width: int = 8, aggregator: bool = False, record_dtype: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.encoder = nn.Sequential(nn.Linear(FEATURES, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5))
+        self.classifier = nn.Linear(width, CLASSES)
+        if aggregator:
+            self.aggregator = nn.Module()
+            self.aggregator.register_buffer('strength', torch.ones(()))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        feats = torch.stack(list(inputs))
+        hidden = self.encoder(feats.flatten(0, -2))
+        logits = self.classifier(hidden).view(*feats.shape[:-1], CLASSES)
+        if mode == 'loss':
+            target = torch.stack([sample.gt_occ for sample in data_samples]).long()
+            self.logits_dtype = logits.dtype
+            losses = dict(loss_occ_ce_0=nn.functional.cross_entropy(logits.flatten(0, -2).float(), target.flatten()))
+            if hasattr(self, 'aggregator'):
+                losses['loss_render_cam_sem'] = self.aggregator.strength * logits.float().square().mean()
+            return losses
+        for sample, label in zip(data_samples, logits.argmax(-1).to(torch.uint8), strict=True):
+            sample.pred_occ = label
+        return data_samples
+
+
+@METRICS.register_module()
+class ToyOccMetric(BaseMetric):
+    """mIoU and, to be compared as integers, the pooled confusion matrix and the tokens in order."""
+
+    default_prefix = 'occ'
+
+    def process(self, data_batch, data_samples) -> None:
+        for sample in data_samples:
+            pair = sample['gt_occ'].long() * CLASSES + sample['pred_occ'].long()
+            self.results.append((sample['token'], torch.bincount(pair.flatten(), minlength=CLASSES**2).numpy()))
+
+    def compute_metrics(self, results) -> dict:
+        hist = sum(counts for _, counts in results).reshape(CLASSES, CLASSES)
+        iou = np.diag(hist) / (hist.sum(0) + hist.sum(1) - np.diag(hist))
+        return dict(mIoU=float(iou.mean()), hist=hist.tolist(), tokens=[token for token, _ in results], nothing=float('nan'))
+
+
+@HOOKS.register_module()
+class ToyRecordHook(Hook):
+    """Appends ``iteration loss`` as exact hexadecimal floats to a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        with open(f'{self.path}.{runner.rank}', 'a') as file:
+            file.write(f'{runner.iter} {float(outputs["loss"]).hex()}\n')
+
+
+@HOOKS.register_module()
+class ToyStopHook(Hook):
+    """Interrupts the training like Ctrl-C in front of an iteration."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if runner.iter == self.iteration:
+            raise KeyboardInterrupt
+
+
+def read_losses(path: Path, rank: int = 0) -> dict[int, str]:
+    """Losses by iteration that ToyRecordHook wrote; later lines win."""
+    lines = Path(f'{path}.{rank}').read_text().split('\n')
+    return {int(line.split()[0]): line.split()[1] for line in lines if line}
+
+
+def write_config(folder: Path, name: str = 'toy', extra: str = '') -> Path:
+    """Writes a config that inherits the real runtime config; ``extra`` is appended. The record goes to ``folder/losses``."""
+    path = folder / f'{name}.py'
+    path.write_text(
+        f"""
+_base_ = [{str(REPO_ROOT / 'configs/_base_/default_runtime.py')!r}]
+custom_imports = dict(imports=['projects.occ.engine', 'toy_occupancy'])
+visualizer = dict(type='Visualizer')
+experiment_name = {uuid.uuid4().hex!r}
+default_hooks = dict(logger=dict(interval=1), record=dict(type='ToyRecordHook', path={str(folder / 'losses')!r}))
+model = dict(type='ToyOccModel')
+pipeline = [dict(type='ToyAugment'), dict(type='ToyPack')]
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='ToyOccDataset', pipeline=pipeline))
+val_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='ToyOccDataset', test_mode=True, pipeline=[dict(type='ToyPack')]))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='ToyOccMetric')
+test_evaluator = val_evaluator
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2), clip_grad=dict(max_norm=35))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.3, by_epoch=False, begin=0, end=3),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=2, T_max=2, convert_to_iter_based=True)]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+{extra}
+"""
+    )
+    return path

@@ -1,0 +1,64 @@
+"""Tests a model: ``python tools/test.py CONFIG CHECKPOINT``; see ``--help``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import RUNNERS  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+from projects.occ.engine.checkpoint import check_checkpoint_file  # noqa: E402
+from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
+from projects.occ.engine.distributed import prepare_launch  # noqa: E402
+from projects.occ.engine.file_io import check_writable  # noqa: E402
+from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description='Test a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file; trained with or without rendering supervision')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--out', metavar='DIR', help='write predictions as DIR/<token>.npz, key pred, (X, Y, Z) uint8 class ids'
+    )
+    parser.add_argument('--metrics-json', metavar='FILE', help='write the metrics as fractions')
+    return parser.parse_args(argv)
+
+
+def add_output_hooks(cfg: Config, args: argparse.Namespace) -> None:
+    """Adds the hooks that the arguments ask for, and makes loading strict."""
+    cfg.default_hooks.checkpoint_keys = dict(type='CheckpointKeyHook', strict=True)
+    if args.out:
+        cfg.default_hooks.prediction_writer = dict(type='PredictionWriterHook', out_dir=args.out)
+
+
+def test(args: argparse.Namespace) -> None:
+    """Tests as the arguments say."""
+    check_checkpoint_file(args.checkpoint)
+    for directory, option in ((args.out, '--out'), (args.metrics_json and Path(args.metrics_json).parent, '--metrics-json')):
+        if directory:
+            check_writable(directory, option)
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    add_output_hooks(cfg, args)
+    prepare_launch(cfg, args.launcher)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    metrics = runner.test()
+    if args.metrics_json and runner.rank == 0:
+        write_metrics(args.metrics_json, metrics, source=dict(config=args.config, checkpoint=args.checkpoint))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the tool and returns its exit code."""
+    return run_tool(test, parse_args(argv))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

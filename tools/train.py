@@ -1,0 +1,99 @@
+"""Trains a model: ``python tools/train.py CONFIG``; see ``--help``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmengine.config import Config  # noqa: E402
+from mmengine.logging import print_log  # noqa: E402
+from mmengine.registry import RUNNERS  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+from projects.occ.engine.checkpoint import check_checkpoint_file, find_latest_checkpoint  # noqa: E402
+from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
+from projects.occ.engine.distributed import prepare_launch, set_sync_bn  # noqa: E402
+from projects.occ.engine.errors import ConfigOptionError  # noqa: E402
+from projects.occ.engine.optim_wrapper import enable_amp  # noqa: E402
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    add_common_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU')
+    parser.add_argument(
+        '--sync_bn',
+        choices=['none', 'torch', 'mmcv'],
+        default='none',
+        help='convert BatchNorm layers to SyncBatchNorm (SyncBN) or mmcv.ops.sync_bn.SyncBatchNorm (MMSyncBN)',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate from auto_scale_lr.base_batch_size to the real batch',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from a checkpoint; without a path, from the latest one in the work directory, if there is any',
+    )
+    return parser.parse_args(argv)
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Turns on learning-rate scaling, which the config must prepare.
+
+    Raises:
+        ConfigOptionError: If the config does not say for which batch size its learning rate is meant.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ConfigOptionError(
+            '--auto-scale-lr needs auto_scale_lr = dict(enable=False, base_batch_size=...) in the config: '
+            'the total batch size that optim_wrapper.optimizer.lr was chosen for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Fills ``resume`` and ``load_from`` from the argument ``--resume``; nothing to resume from means a new training."""
+    if resume == 'auto':
+        cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
+        if not cfg.resume:
+            print_log(f'--resume: no checkpoint in {cfg.work_dir}, the training starts from the beginning', logger='current')
+    elif resume is not None:
+        cfg.load_from = resume
+        cfg.resume = True
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains as the arguments say."""
+    if args.resume not in (None, 'auto'):
+        check_checkpoint_file(args.resume)
+    cfg = load_config(args)
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        set_auto_scale_lr(cfg)
+    set_sync_bn(cfg, args.sync_bn)
+    set_resume(cfg, args.resume)
+    if cfg.get('load_from') is not None:
+        check_checkpoint_file(cfg.load_from)
+    prepare_launch(cfg, args.launcher)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.train()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the tool and returns its exit code."""
+    return run_tool(train, parse_args(argv))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
