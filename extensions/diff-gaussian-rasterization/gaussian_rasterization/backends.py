@@ -3,7 +3,7 @@
 import functools
 import os
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
@@ -13,7 +13,7 @@ NAMES = ('cpu', 'cuda', 'reference')
 
 
 @functools.lru_cache(maxsize=1)
-def load_library() -> tuple[Optional[Path], Optional[str]]:
+def load_library() -> tuple[Path | None, str | None]:
     """Load the compiled operators once per process.
 
     Returns:
@@ -60,8 +60,8 @@ def build_config() -> dict[str, Any]:
     """What was built and what is used.
 
     Returns:
-        ``cpu``, ``cuda``, ``reference``: bool, usable backends; ``default``: device type -> backend that ``backend=None`` takes;
-        ``library``: path of the shared object or None; ``reason``: why it is missing or None; ``compiler``, ``simd``,
+        ``cpu``, ``cuda``, ``reference``: bool, usable backends; ``default``: device type -> backend that ``backend=None``
+        takes; ``library``: path of the shared object or None; ``reason``: why it is missing or None; ``compiler``, ``simd``,
         ``cuda_archs``: text from the build, None without it; ``torch``: version in use; ``build_command``.
     """
     path, reason = load_library()

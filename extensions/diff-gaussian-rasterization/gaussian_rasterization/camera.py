@@ -1,12 +1,12 @@
-"""Small camera helpers. Camera frame: x right, y down, z forward, metres. Pixel (row r, column c) has its centre at (c + 0.5, r + 0.5)."""
+"""Small camera helpers.
+
+Camera frame: x right, y down, z forward, metres. The pixel in row r and column c has its centre at (c + 0.5, r + 0.5).
+"""
 
 import math
-from typing import Union
 
 import torch
 from torch import Tensor
-
-Number = Union[float, Tensor]
 
 
 def fov_to_focal(fov: float, size: int) -> float:
@@ -19,7 +19,9 @@ def focal_to_fov(focal: float, size: int) -> float:
     return 2.0 * math.atan(size / (2.0 * focal))
 
 
-def intrinsic_matrix(fx: Number, fy: Number, cx: Number, cy: Number, dtype: torch.dtype = torch.float32) -> Tensor:
+def intrinsic_matrix(
+    fx: float | Tensor, fy: float | Tensor, cx: float | Tensor, cy: float | Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Intrinsics (3, 3) in pixels from focal lengths and principal point."""
     K = torch.zeros(3, 3, dtype=dtype)
     K[0, 0], K[1, 1], K[0, 2], K[1, 2], K[2, 2] = fx, fy, cx, cy, 1.0

@@ -1,7 +1,5 @@
 """Checks of what callers hand to the rasteriser: one clear sentence per mistake."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -25,7 +23,7 @@ def check_tensors(
     features: Tensor,
     viewmats: Tensor,
     Ks: Tensor,
-    background: Optional[Tensor],
+    background: Tensor | None,
 ) -> None:
     """Check types, shapes, dtypes and devices.
 
@@ -64,9 +62,7 @@ def check_tensors(
     _need(tuple(Ks.shape) == (views, 3, 3), f'Ks must be ({views}, 3, 3) to fit viewmats, got {_shape(Ks)}')
 
 
-def check_features(
-    features: Tensor, count: int, views: int, background: Optional[Tensor], num_classes: Optional[int]
-) -> int:
+def check_features(features: Tensor, count: int, views: int, background: Tensor | None, num_classes: int | None) -> int:
     """Check features or labels and the background.
 
     Returns:

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class RasterOutput(NamedTuple):
 
     Attributes:
         features: (V, H, W, C), sum of weight * feature + remaining light * background.
-        depth: (V, H, W), metres, sum of weight * z: accumulated, neither divided by alpha nor filled behind; 0 where nothing is.
+        depth: (V, H, W), metres, sum of weight * z: accumulated, neither divided by alpha nor filled behind.
         alpha: (V, H, W), 1 - remaining light.
         radii: (V, G) int32, three standard deviations of the longer axis in pixels, rounded up; 0 for discarded Gaussians.
     """
@@ -39,12 +39,12 @@ def rasterize(
     Ks: Tensor,  # (V, 3, 3)
     width: int,
     height: int,
-    background: Optional[Tensor] = None,  # (C,) or (V, C)
+    background: Tensor | None = None,  # (C,) or (V, C)
     settings: RasterSettings = RasterSettings(),  # noqa: B008 (frozen)
-    backend: Optional[str] = None,
+    backend: str | None = None,
     *,
-    num_classes: Optional[int] = None,
-    tile_mask: Optional[Tensor] = None,  # (V, ceil(H / 16), ceil(W / 16)) bool
+    num_classes: int | None = None,
+    tile_mask: Tensor | None = None,  # (V, ceil(H / 16), ceil(W / 16)) bool
 ) -> RasterOutput:
     """Splat Gaussians into V images, front to back, differentiably.
 
@@ -61,28 +61,29 @@ def rasterize(
         means: (G, 3) centres in the reference frame, metres. G may be 0: the images are the background.
         quats: (G, 4) rotations w, x, y, z, used as given: normalise them yourself; zeros act as identity.
         scales: (G, 3) standard deviations along the rotated axes, metres.
-        opacities: (G,) in [0, 1].
-        features: (G, C) any real values, any C >= 1. Or (G,) integer class labels with ``num_classes``: the same picture as their
-            one-hot rows, without ever making these; no gradient to labels.
+        opacities: (G,) in [0, 1]; more acts as 1 and gets no gradient.
+        features: (G, C) any real values, any C >= 1. Or (G,) integer class labels with ``num_classes``: the same
+            picture as from their one-hot rows, which are never made; no gradient to labels.
         viewmats: (V, 4, 4) reference -> camera (x right, y down, z forward), column vectors.
         Ks: (V, 3, 3) intrinsics in pixels, pixel centres at +0.5; fx, fy, cx, cy are read, skew is not.
         width: Image width in pixels.
         height: Image height in pixels.
         background: (C,) or (V, C) added where light is left; None: zeros.
         settings: Thresholds and variants.
-        backend: ``'cpu'`` or ``'cuda'``: compiled, float32; ``'reference'``: PyTorch operations on any device, float32 or float64.
-            None: the compiled backend of the device; if that was not built, the reference, with one warning per process. float64
-            input means the reference.
+        backend: ``'cpu'`` or ``'cuda'``: compiled, float32; ``'reference'``: PyTorch operations on any device, float32
+            or float64. None: the compiled backend of the device; if that was not built, the reference, with one warning per
+            process. float64 input means the reference.
         num_classes: C when ``features`` are labels.
         tile_mask: (V, ceil(H / 16), ceil(W / 16)) bool; 16-pixel blocks marked False show the background only.
 
     Returns:
-        Features (V, H, W, C), depth (V, H, W), alpha (V, H, W) and radii (V, G). Computed in float32 (float16 and bfloat16 inputs are
-        converted, autocast is switched off inside) or, if any input is float64, in float64.
+        Features (V, H, W, C), depth (V, H, W), alpha (V, H, W) and radii (V, G). Computed in float32
+        (float16 and bfloat16 inputs are converted, autocast is off inside) or, if any input is float64, in float64.
 
     Raises:
         TypeError: If a dtype does not fit.
-        ValueError: If a shape, device, size, label or backend name does not fit, or, with ``settings.debug``, on non-finite values.
+        ValueError: If a shape, device, size, label or backend name does not fit; with ``settings.debug``, also on values that
+            are not finite.
         RuntimeError: If the requested backend was not built.
     """
     check_tensors(means, quats, scales, opacities, features, viewmats, Ks, background)
@@ -111,21 +112,19 @@ def rasterize(
     means, quats, scales, opacities, viewmats, Ks = (t.to(dtype) for t in (means, quats, scales, opacities, viewmats, Ks))
     if not labels:
         features = features.to(dtype)
-    with torch.autocast(means.device.type, enabled=False):
-        if name != 'reference':
-            from .native import rasterize_native
-
-            return RasterOutput(*rasterize_native(
-                means, quats, scales, opacities, features, viewmats, Ks, int(width), int(height), background, settings, tile_mask
-            ))  # fmt: skip
+    if name == 'reference':
+        render = rasterize_reference
         if labels:
             features = torch.nn.functional.one_hot(features.long(), channels).to(dtype)
-        return RasterOutput(*rasterize_reference(
-            means, quats, scales, opacities, features, viewmats, Ks, int(width), int(height), background, settings, tile_mask
-        ))  # fmt: skip
+    else:
+        from .native import rasterize_native as render
+
+    cameras = (viewmats, Ks, int(width), int(height))
+    with torch.autocast(means.device.type, enabled=False):
+        return RasterOutput(*render(means, quats, scales, opacities, features, *cameras, background, settings, tile_mask))
 
 
-def _choose(backend: Optional[str], device: torch.device, dtype: torch.dtype) -> str:
+def _choose(backend: str | None, device: torch.device, dtype: torch.dtype) -> str:
     if backend is None:
         backend = backends.default_backend(device, dtype)
         if backend == 'reference' and dtype != torch.float64:
@@ -137,16 +136,17 @@ def _choose(backend: Optional[str], device: torch.device, dtype: torch.dtype) ->
             raise ValueError(f"rasterize: backend='{backend}' needs tensors on {backend}, got {device}")
         if dtype == torch.float64:
             raise ValueError(
-                f"rasterize: backend='{backend}' computes in float32 but an input is float64; convert it or use backend='reference'"
+                f"rasterize: backend='{backend}' computes in float32 but an input is float64; "
+                "convert it or use backend='reference'"
             )
     return backend
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _warn_slow(device_type: str) -> None:
     warnings.warn(
-        f'gaussian_rasterization has no compiled backend for {device_type!r} here and uses the slow PyTorch reference. Build it with: '
-        f"{backends.BUILD_COMMAND} (or ask for backend='reference' to silence this)",
+        f'gaussian_rasterization has no compiled backend for {device_type!r} here and uses the slow PyTorch reference. '
+        f"Build it with: {backends.BUILD_COMMAND} (or ask for backend='reference' to silence this)",
         RuntimeWarning,
         stacklevel=4,
     )

@@ -52,7 +52,7 @@ def rotation_polynomial(quats: Tensor) -> Tensor:
 
 
 def clamp_limits(K: Tensor, width: int, height: int, kind: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Bounds ((x_lo, x_hi), (y_lo, y_hi)) of x / z and y / z inside the Jacobian; ``kind`` as ``RasterSettings.jacobian_clamp``."""
+    """Bounds ((x_lo, x_hi), (y_lo, y_hi)) of x / z and y / z inside the Jacobian (``RasterSettings.jacobian_clamp``)."""
     limits = []
     for axis, size in ((0, width), (1, height)):
         focal, centre = K[axis, axis], K[axis, 2]

@@ -1,11 +1,11 @@
-"""The rasteriser in plain PyTorch: any device, float32 and float64, every gradient by autograd. The oracle of the compiled backends.
+"""The rasteriser in plain PyTorch, the oracle of the compiled backends: any device, float32 and float64, gradients by autograd.
 
-Work is bounded in three ways. Tiles list a Gaussian only if its alpha >= alpha_min ellipse meets one of their pixel centres; the
-lists are blended in segments, and tiles leave as soon as their list or their light is used up; large scenes are split into groups of
-tile rows and each segment is checkpointed, so that the backward pass keeps one segment alive at a time.
+Work is bounded in three ways. Tiles list a Gaussian only if its alpha >= alpha_min ellipse meets one of their pixel centres;
+the lists are blended in segments, and tiles leave as soon as their list or their light is used up; large scenes are split into
+groups of tile rows and each segment is checkpointed, so that the backward pass keeps one segment alive at a time.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ def rasterize_reference(
     height: int,
     background: Tensor,
     settings: RasterSettings,
-    tile_mask: Optional[Tensor] = None,
+    tile_mask: Tensor | None = None,
     tile_size: int = 8,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Render checked inputs; see :func:`gaussian_rasterization.rasterize` for shapes and meaning.
@@ -70,7 +70,7 @@ def rasterize_reference(
 def _render_view(
     means, quats, scales, opacities, features, viewmat, K, width, height, background, settings, tile_mask, tile_size
 ):
-    K = K.detach()
+    K, opacities = K.detach(), opacities.clamp_max(1.0)
     view, radii, bounds = _visible(means, quats, scales, opacities, features, viewmat, K, width, height, settings)
     grid = (-(-height // tile_size), -(-width // tile_size))
     tiles, transmittance, sums = [], [], []

@@ -1,7 +1,6 @@
 """The options of a render call."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 from . import constants
 
@@ -12,7 +11,7 @@ TILE_COMPATS = (None, 'rect12')
 
 @dataclass(frozen=True)
 class RasterSettings:
-    """Thresholds and variants of the rasteriser; the defaults are the contract of the original extension without its tile artefact.
+    """Thresholds and variants of the rasteriser; the defaults are those of the original extension without its tile artefact.
 
     Args:
         near: Gaussians with z <= near (metres, camera frame) are discarded.
@@ -20,16 +19,16 @@ class RasterSettings:
         alpha_min: Pairs with a smaller alpha are skipped.
         alpha_max: Alpha is capped here.
         transmittance_min: A pixel stops before the Gaussian that would push its transmittance below this value.
-        jacobian_clamp: Limits of x / z and y / z inside the Jacobian of the projection. ``'symmetric'``: 1.3 tan(fov / 2) on both
-            sides of the optical axis, like the original; ``'offcentre'``: 0.3 tan(fov / 2) beyond the image borders, right for
-            any principal point and the same for a central one.
+        jacobian_clamp: Limits of x / z and y / z inside the Jacobian of the projection. ``'symmetric'``: 1.3 tan(fov / 2) on
+            both sides of the optical axis, like the original; ``'offcentre'``: 0.3 tan(fov / 2) beyond the image borders,
+            right for any principal point and the same for a central one.
         cap_gradient: Derivative of the cap. ``'straight'``: 1, a capped Gaussian still learns (the original); ``'exact'``: 0.
-        tile_compat: ``None``: every pixel with alpha >= alpha_min is drawn. ``'rect12'``: only 12-pixel tiles that meet the square
-            of half-width ``radii`` are drawn, and a clamped argument of the Jacobian is a constant in the backward pass; both
-            reproduce the original.
+        tile_compat: ``None``: every pixel with alpha >= alpha_min is drawn. ``'rect12'``: only 12-pixel tiles that meet the
+            square of half-width ``radii`` are drawn, and a clamped argument of the Jacobian is a constant in the backward
+            pass; both reproduce the original.
         scale_modifier: Factor on all scales.
-        debug: Look for non-finite inputs and raise, naming tensor and index. Off: a Gaussian whose position, shape or opacity is
-            not finite is not drawn and gets zero gradients; non-finite features pass through to the pixels they reach.
+        debug: Look for non-finite inputs and raise, naming tensor and index. Off: a Gaussian whose position, shape or opacity
+            is not finite is not drawn and gets zero gradients; non-finite features show in the pixels around it.
 
     Raises:
         ValueError: If an option is out of range.
@@ -42,7 +41,7 @@ class RasterSettings:
     transmittance_min: float = constants.TRANSMITTANCE_MIN
     jacobian_clamp: str = 'symmetric'
     cap_gradient: str = 'straight'
-    tile_compat: Optional[str] = None
+    tile_compat: str | None = None
     scale_modifier: float = 1.0
     debug: bool = False
 

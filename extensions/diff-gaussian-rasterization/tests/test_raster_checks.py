@@ -1,0 +1,96 @@
+"""Bad input gets one sentence."""
+
+import pytest
+import torch
+
+from gaussian_rasterization import RasterSettings, backends, rasterize
+
+
+def _change(scene, **changes):
+    return dict(scene, **changes)
+
+
+CASES = [
+    (dict(means=torch.zeros(40, 2)), ValueError, r'means must be \(G, 3\), got \(40, 2\) float32'),
+    (dict(quats=torch.zeros(39, 4)), ValueError, r'quats must be \(40, 4\) to fit means, got \(39, 4\)'),
+    (dict(scales=torch.zeros(40)), ValueError, r'scales must be \(40, 3\)'),
+    (dict(opacities=torch.zeros(40, 1)), ValueError, r'opacities must be \(40,\).*squeeze the last axis'),
+    (dict(features=torch.zeros(40, 0)), ValueError, r'features must be \(40, C\) with C >= 1'),
+    (dict(features=torch.zeros(40, dtype=torch.long)), ValueError, r'integer features are class labels and need num_classes'),
+    (dict(features=torch.full((40,), 9), num_classes=4), ValueError, r'class labels must be in 0\.\.3, got 9\.\.9'),
+    (dict(features=torch.zeros(40, 3, dtype=torch.bool)), TypeError, r'features must be floating point'),
+    (dict(num_classes=5), ValueError, r'num_classes=5 is for integer labels; these features have 3 channels'),
+    (dict(viewmats=torch.eye(4)), ValueError, r'viewmats must be \(V, 4, 4\), got \(4, 4\)'),
+    (dict(viewmats=torch.zeros(0, 4, 4)), ValueError, r'viewmats holds no view'),
+    (dict(Ks=torch.zeros(2, 3, 3)), ValueError, r'Ks must be \(1, 3, 3\) to fit viewmats'),
+    (dict(background=torch.zeros(4)), ValueError, r'background must be \(3,\) or \(1, 3\), got \(4,\)'),
+    (dict(means=torch.zeros(40, 3, dtype=torch.long)), TypeError, r'means must be floating point, got torch.int64'),
+    (dict(means=[[0, 0, 0]]), TypeError, r'means must be a torch.Tensor, got list'),
+    (dict(opacities=torch.zeros(40, device='meta')), ValueError, r'one device, but means is on cpu and opacities on meta'),
+    (dict(width=0), ValueError, r'width must be an integer in 1\.\.32768, got 0'),
+    (dict(height=2.5), ValueError, r'height must be an integer in 1\.\.32768, got 2\.5'),
+    (dict(backend='opengl'), ValueError, r"backend must be None or one of .*got 'opengl'"),
+    (dict(tile_mask=torch.ones(1, 2, 2, dtype=torch.bool)), ValueError, r'tile_mask must be a bool tensor \(1, 2, 3\)'),
+]
+
+
+@pytest.mark.parametrize('changes, error, message', CASES, ids=[m for _, _, m in CASES])
+def test_message(make_scene, changes, error, message):
+    with pytest.raises(error, match=message):
+        rasterize(**dict(make_scene(0), backend='reference') | changes)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(jacobian_clamp='none'), r"jacobian_clamp must be one of \('symmetric', 'offcentre'\), got 'none'"),
+        (dict(cap_gradient=1), r'cap_gradient must be one of'),
+        (dict(tile_compat='rect16'), r"tile_compat must be one of \(None, 'rect12'\)"),
+        (dict(near=0.0), r'near must be > 0'),
+        (dict(dilation=-1.0), r'dilation must be >= 0'),
+        (dict(alpha_max=1.0), r'alpha_max must be between 0 and 1'),
+        (dict(alpha_min=0.0), r'alpha_min must be above 0'),
+        (dict(transmittance_min=0.0), r'transmittance_min must be between 0 and 1'),
+        (dict(scale_modifier=float('nan')), r'scale_modifier must be finite'),
+    ],
+)
+def test_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        RasterSettings(**options)
+
+
+def test_debug_names_the_tensor_and_the_index(make_scene):
+    scene = make_scene(0)
+    scene['scales'][7, 2] = float('inf')
+    with pytest.raises(ValueError, match=r'scales\[7, 2\] is inf \(1 non-finite values in scales\)'):
+        rasterize(**scene, settings=RasterSettings(debug=True), backend='reference')
+    assert rasterize(**scene, backend='reference').features.isfinite().all()
+
+
+def test_missing_backend_says_how_to_build_it(make_scene, monkeypatch):
+    monkeypatch.setattr(backends, 'load_library', lambda: (None, 'it was not built'))
+    with pytest.raises(RuntimeError, match=r"'cpu' backend .* is missing: it was not built.*\n +pip install"):
+        rasterize(**make_scene(0), backend='cpu')
+    with pytest.raises(RuntimeError, match=r'FORCE_CUDA=1 pip install'):
+        rasterize(**make_scene(0), backend='cuda')
+    config = backends.build_config()
+    assert config['reference'] and not config['cpu'] and config['library'] is None
+    assert config['default']['cpu'] == 'reference'
+
+
+def test_falling_back_to_the_reference_warns(make_scene, monkeypatch):
+    from gaussian_rasterization import functional
+
+    monkeypatch.setattr(backends, 'load_library', lambda: (None, 'it was not built'))
+    functional._warn_slow.cache_clear()
+    with pytest.warns(RuntimeWarning, match='no compiled backend .* Build it with: pip install'):
+        rasterize(**make_scene(0))
+    functional._warn_slow.cache_clear()
+
+
+def test_float64_is_the_reference(make_scene):
+    out = rasterize(**make_scene(0, dtype=torch.float64))
+    assert out.features.dtype == torch.float64
+    if backends.is_available('cpu'):
+        with pytest.raises(ValueError, match=r'computes in float32 but an input is float64'):
+            rasterize(**make_scene(0, dtype=torch.float64), backend='cpu')
