@@ -1,0 +1,9 @@
+"""A small TPVFormer with GaussRender on generated streets; trains on a CPU in minutes. `make demo` runs it."""
+
+_base_ = ['./tpvformer_tiny_synthetic-occ3d.py', '../_base_/gaussrender.py']
+
+aggregator = _base_.aggregator_occ3d
+aggregator.gaussians.feat_channels = 64
+aggregator.gaussians.gaussian_scale = 0.5  # a little over half a voxel, as 0.27 m is for the 0.4 m of Occ3D
+aggregator.bev.size = 80  # two pixels a voxel
+model = dict(aggregator=aggregator)
