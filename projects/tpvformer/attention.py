@@ -106,9 +106,7 @@ class TPVDeformableAttention3D(BaseModule):
         super().__init__()
         _check_heads(embed_dims, num_heads, 'cross_attn')
         if len(num_points) != len(num_anchors) or any(p % d for p, d in zip(num_points, num_anchors)):
-            raise ValueError(
-                f'cross_attn.num_points {tuple(num_points)} must hold a multiple of num_anchors {tuple(num_anchors)} for each plane'
-            )
+            raise ValueError(f'cross_attn.num_points {tuple(num_points)} must be multiples of num_anchors {tuple(num_anchors)}')
         self.num_heads, self.num_levels = num_heads, num_levels
         self.num_points, self.num_anchors = tuple(num_points), tuple(num_anchors)
         self.floor_sampling_offset = floor_sampling_offset

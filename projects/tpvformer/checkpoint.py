@@ -1,12 +1,11 @@
 """Names of the weights in the original code bases and here.
 
-``tools/convert_checkpoint.py`` finds this module by its place and needs ``identify``, ``to_project``, ``to_official`` and
-``adaptable``; another family offers the same four functions.
+``tools/convert_checkpoint.py`` finds this module by its place and needs ``SOURCES``, ``identify``,
+``to_project``, ``to_official`` and ``adaptable``; another family offers the same.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Union
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ SOURCES = dict(
 
 # Original prefix -> ours; None: the entry has no counterpart here. The first prefix that fits counts.
 _IMAGE = (('img_backbone.', 'img_backbone.'), ('img_neck.', 'img_neck.'))
-_PREFIXES: dict[str, tuple[tuple[str, Union[str, None]], ...]] = dict(
+_PREFIXES: dict[str, tuple[tuple[str, str | None], ...]] = dict(
     gaussrender=(
         *_IMAGE,
         ('head.', 'view_encoder.'),
@@ -62,7 +61,7 @@ def _plain(key: str) -> str:
     return key.removeprefix('module.')
 
 
-def identify(keys: Collection[str]) -> Union[str, None]:
+def identify(keys: Collection[str]) -> str | None:
     """Says which code base wrote these keys: a key of ``SOURCES``, or None if they are not weights of this model.
 
     Raises:
@@ -90,7 +89,7 @@ def identify(keys: Collection[str]) -> Union[str, None]:
     return None
 
 
-def _rename(key: str, source: str) -> Union[str, None]:
+def _rename(key: str, source: str) -> str | None:
     key = _plain(key)
     if source == 'project':
         return key
@@ -105,7 +104,7 @@ def _rename(key: str, source: str) -> Union[str, None]:
     raise KeyError(key)
 
 
-def to_project(keys: Collection[str]) -> tuple[str, dict[str, Union[str, None]], list[str]]:
+def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[str]]:
     """Our names of the weights in a file.
 
     Args:
@@ -120,7 +119,8 @@ def to_project(keys: Collection[str]) -> tuple[str, dict[str, Union[str, None]],
     source = identify(keys)
     if source is None:
         raise ValueError('these are no weights of TPVFormer and not those of an image network alone')
-    known, unknown = {}, []
+    known: dict[str, str | None] = {}
+    unknown = []
     for key in keys:
         try:
             known[key] = _rename(key, source)
@@ -140,36 +140,48 @@ def to_project_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def to_official(
-    state_dict: Mapping[str, Tensor], source: str = 'gaussrender', dropped: Union[Mapping[str, Any], None] = None
-) -> tuple[dict[str, Tensor], list[str]]:
+    state_dict: Mapping[str, Tensor], source: str = 'gaussrender', dropped: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str | None], list[str]]:
     """Original names of our weights.
 
     Args:
         state_dict: Our weights.
-        source: Code base to write for; the authors' first release is written in the names of their later one.
+        source: Code base to write for, a key of ``SOURCES``; the authors' first release is written in their later names, and
+            weights that come from here in GaussRender's.
         dropped: Entries that the conversion to our names left out, to be put back.
 
     Returns:
-        The renamed weights and the keys that the code base has no place for.
+        The weights under their original names; the original name of every known key, None where there is no counterpart; the
+        unknown keys.
     """
-    source = 'gaussrender' if source in ('project', 'image_network') else source.removesuffix('_old')
-    official, unknown = {}, []
-    for key, value in state_dict.items():
+    source = 'gaussrender' if source == 'project' else source.removesuffix('_old')
+    renamed: dict[str, str | None] = {}
+    unknown = []
+    for key in state_dict:
+        if key.endswith('_extra_state'):  # progress of a training, no weight
+            renamed[key] = None
+            continue
         for theirs, ours in _PREFIXES[source]:
             if ours is not None and key.startswith(ours):
-                official[theirs + key[len(ours) :]] = value
+                renamed[key] = theirs + key[len(ours) :]
                 break
         else:
             unknown.append(key)
+    official = {new: state_dict[key] for key, new in renamed.items() if new is not None}
     if dropped:
         official.update(dropped)
-    elif source == 'gaussrender' and any('renderer_prep' in key for key in official):
-        classes = len(official['aggregator.classifier.bias'])
-        if classes in _EMPTY_CLASS:
-            background = torch.zeros(_RENDER_CHANNELS)
-            background[_EMPTY_CLASS[classes]] = 1.0
-            official.update({'aggregator.renderer.bg_color': background, 'renderer.bg_color': background.clone()})
-    return official, unknown
+    elif source == 'gaussrender' and any(key.startswith('aggregator.renderer_prep.') for key in official):
+        official.update(_background(len(official['aggregator.classifier.bias'])))
+    return official, renamed, unknown
+
+
+def _background(num_classes: int) -> dict[str, Tensor]:
+    """The background colour under the two names that strict loading in the original needs; nothing for other benchmarks."""
+    if num_classes not in _EMPTY_CLASS:
+        return {}
+    color = torch.zeros(_RENDER_CHANNELS)
+    color[_EMPTY_CLASS[num_classes]] = 1.0
+    return {'aggregator.renderer.bg_color': color, 'renderer.bg_color': color.clone()}
 
 
 def adaptable(key: str, theirs: Iterable[int], ours: Iterable[int]) -> bool:

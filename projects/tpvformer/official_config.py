@@ -1,7 +1,7 @@
 """Reads the model configs of the original code bases."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 OPERATION_ORDER = ('self_attn', 'norm', 'cross_attn', 'norm', 'ffn', 'norm')
 IMAGE_MEAN_BGR = (103.530, 116.280, 123.675)
@@ -9,7 +9,7 @@ IMAGE_MEAN_BGR = (103.530, 116.280, 123.675)
 
 def model_config_from_official(
     config: Mapping[str, Any],
-    class_names: Union[Sequence[str], None] = None,
+    class_names: Sequence[str] | None = None,
     free_index: int = 0,
     frame: str = 'lidar',
     ignore_index: int = 255,
@@ -67,9 +67,7 @@ def model_config_from_official(
         num_levels=head['num_feature_levels'],
         num_layers=encoder['num_layers'],
         num_anchors=num_anchors,
-        self_attn=_given(
-            hybrid, num_heads='num_heads', num_points='num_points', num_copies='num_tpv_queue', dropout='dropout'
-        ),
+        self_attn=_given(hybrid, num_heads='num_heads', num_points='num_points', num_copies='num_tpv_queue', dropout='dropout'),
         cross_attn=dict(
             # The original wraps positions unless told otherwise.
             dict(floor_sampling_offset=True)

@@ -1,7 +1,7 @@
 """From image features to the three planes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
@@ -69,9 +69,7 @@ class TPVFormerEncoder(BaseModule):
         _own_buffers_win(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def project_anchors(
-        self, ref2img: Tensor, img_wh: Tensor, input_wh: Sequence[float]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def project_anchors(self, ref2img: Tensor, img_wh: Tensor, input_wh: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
         """Projects the anchors of all pillars.
 
         Args:
@@ -80,7 +78,8 @@ class TPVFormerEncoder(BaseModule):
             input_wh: (W, H), pixels.
 
         Returns:
-            Per plane the positions (B, N, cells, D, 2), [0, 1] inside the padded image, and the visibility (B, N, cells, D) bool.
+            Per plane the positions (B, N, cells, D, 2), [0, 1] inside the padded image, and the visibility (B, N, cells, D)
+            bool.
         """
         positions, visible = [], []
         for plane in PLANES:
@@ -132,8 +131,8 @@ class TPVFormerViewEncoder(BaseModule):
     """Turns image features into a tri-perspective view, three feature planes over the voxel grid.
 
     `Tri-Perspective View for Vision-Based 3D Semantic Occupancy Prediction <https://arxiv.org/abs/2302.07817>`_, the occupancy
-    variant of the authors' code (``tpvformer04``) that GaussRender builds on. Plane hw has rows along y and columns along x, plane
-    zh rows along z and columns along y, plane wz rows along x and columns along z; cells are flattened row by row.
+    variant of the authors' code (``tpvformer04``) that GaussRender builds on. Plane hw has rows along y and columns along x,
+    plane zh rows along z and columns along y, plane wz rows along x and columns along z; cells are flattened row by row.
 
     Args:
         grid: The voxel grid; the planes have ``grid.shape / scale`` cells.
@@ -159,20 +158,20 @@ class TPVFormerViewEncoder(BaseModule):
 
     def __init__(
         self,
-        grid: Union[VoxelGrid, Mapping[str, Any]],
+        grid: VoxelGrid | Mapping[str, Any],
         scale: Sequence[int] = (2, 2, 2),
         embed_dims: int = 256,
         num_cams: int = 6,
         num_levels: int = 4,
         num_layers: int = 3,
         num_anchors: Sequence[int] = (4, 32, 32),
-        self_attn: Union[Mapping[str, Any], None] = None,
-        cross_attn: Union[Mapping[str, Any], None] = None,
-        ffn: Union[Mapping[str, Any], None] = None,
-        norm_cfg: Union[Mapping[str, Any], None] = None,
-        positional_encoding: Union[Mapping[str, Any], None] = None,
+        self_attn: Mapping[str, Any] | None = None,
+        cross_attn: Mapping[str, Any] | None = None,
+        ffn: Mapping[str, Any] | None = None,
+        norm_cfg: Mapping[str, Any] | None = None,
+        positional_encoding: Mapping[str, Any] | None = None,
         with_cp: bool = False,
-        init_cfg: Union[dict, list[dict], None] = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         grid = VoxelGrid.build(grid)
@@ -232,7 +231,9 @@ class TPVFormerViewEncoder(BaseModule):
         given = state_dict.get(key)
         if given is not None and given.dim() == 2 and len(given) > self.num_cams:
             # Single-camera models of the original code carry six rows, of which the first is the one in use.
-            print_log(f'{key}: the first {self.num_cams} of {len(given)} cameras are taken from the checkpoint', logger='current')
+            print_log(
+                f'{key}: the first {self.num_cams} of {len(given)} cameras are taken from the checkpoint', logger='current'
+            )
             state_dict[key] = given[: self.num_cams]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -246,7 +247,8 @@ class TPVFormerViewEncoder(BaseModule):
         for feats in img_feats:
             if feats.dim() != 5 or feats.shape[1:3] != (self.num_cams, self.embed_dims):
                 raise ValueError(
-                    f'view_encoder expects image features (B, N, C, h, w) with N = {self.num_cams} (model.view_encoder.num_cams) '
+                    f'view_encoder expects image features (B, N, C, h, w) with N = {self.num_cams} cameras '
+                    f'(model.view_encoder.num_cams) '
                     f'and C = {self.embed_dims} (model.view_encoder.embed_dims), got {tuple(feats.shape)}'
                 )
         tokens = [

@@ -1,7 +1,7 @@
 """From the three planes to class logits of every voxel."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
@@ -31,7 +31,7 @@ class TPVFormerOccHead(BaseOccHead):
 
     def __init__(
         self,
-        grid: Union[VoxelGrid, Mapping[str, Any]],
+        grid: VoxelGrid | Mapping[str, Any],
         scale: Sequence[int] = (2, 2, 2),
         in_dims: int = 256,
         hidden_dims: int = 512,
@@ -68,9 +68,7 @@ class TPVFormerOccHead(BaseOccHead):
                 plane = F.interpolate(plane, size=size, mode='bilinear', align_corners=False)
             maps.append(plane)
         hw, zh, wz = maps
-        volume = (
-            hw.permute(0, 3, 2, 1).unsqueeze(3) + zh.permute(0, 3, 2, 1).unsqueeze(1) + wz.permute(0, 2, 3, 1).unsqueeze(2)
-        )
+        volume = hw.permute(0, 3, 2, 1).unsqueeze(3) + zh.permute(0, 3, 2, 1).unsqueeze(1) + wz.permute(0, 2, 3, 1).unsqueeze(2)
         return volume
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:

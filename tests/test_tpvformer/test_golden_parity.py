@@ -117,9 +117,7 @@ def test_rebatched_attention_where_a_camera_sees_the_query(taps, case):
 
 
 def test_projection(model, case, cameras):
-    positions, visible = model.view_encoder.encoder.project_anchors(
-        cameras['ref2img'], cameras['img_wh'], cameras['input_wh']
-    )
+    positions, visible = model.view_encoder.encoder.project_anchors(cameras['ref2img'], cameras['img_wh'], cameras['input_wh'])
     encoder = model.view_encoder.encoder
     reference = case['outputs']['taps']
     for plane, ours, mask, theirs, their_mask in zip(

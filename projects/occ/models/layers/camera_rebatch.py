@@ -42,4 +42,3 @@ class CameraRebatch:
         total = rows.new_zeros(self.batch_size * self.num_queries, rows.shape[-1])
         total = total.index_add(0, self._sample * self.num_queries + self._query, rows)
         return total.view(self.batch_size, self.num_queries, -1) / self._num_seeing
-

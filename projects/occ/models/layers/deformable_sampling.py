@@ -10,9 +10,7 @@ from torch import Tensor
 MAX_IM2COL_STEP = 64
 
 
-def deformable_sampling(
-    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
+def deformable_sampling(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """Samples feature maps bilinearly (zero outside, pixel centres at +0.5) and adds up the weighted samples of every head.
 
     Uses mmcv's CUDA kernel for tensors on a GPU and mmcv's PyTorch form elsewhere. Half precision input is sampled in float32:

@@ -1,7 +1,7 @@
 """Reference points of the voxel frame seen by the cameras."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ def check_cameras(cameras: Mapping[str, Any], batch_size: int, num_cams: int) ->
     """Checks the camera part of a network's input and unpacks it.
 
     Args:
-        cameras: ``ref2img`` (B, N, 4, 4), reference frame (metres) -> (u*d, v*d, d, 1) with u, v in pixels of the network image;
-            ``img_wh`` (B, N, 2), width and height of every image before padding, pixels; ``input_wh`` (W, H) of the padded
-            network image, pixels.
+        cameras: ``ref2img`` (B, N, 4, 4), reference frame (metres) -> (u*d, v*d, d, 1) with u, v in pixels of the network
+            image; ``img_wh`` (B, N, 2), width and height of every image before padding, pixels; ``input_wh`` (W, H) of the
+            padded network image, pixels.
         batch_size: B, taken from the image features.
         num_cams: N that the network was built for.
 
@@ -41,7 +41,7 @@ def check_cameras(cameras: Mapping[str, Any], batch_size: int, num_cams: int) ->
 
 
 def project_points(
-    points: Tensor, ref2img: Tensor, img_wh: Tensor, input_wh: Union[Sequence[float], None] = None, min_depth: float = MIN_DEPTH
+    points: Tensor, ref2img: Tensor, img_wh: Tensor, input_wh: Sequence[float] | None = None, min_depth: float = MIN_DEPTH
 ) -> tuple[Tensor, Tensor]:
     """Projects points into every camera of every sample, in float32 whatever the autocast state.
 
@@ -63,7 +63,9 @@ def project_points(
     x, y, z = points.float().reshape(1, 1, -1, 3).unbind(-1)
     # Written out instead of a matrix product: neither autocast nor TF32 may round metres here.
     rows = ref2img.float()[:, :, :3, None, :]
-    u, v, depth = (rows[:, :, i, :, 0] * x + rows[:, :, i, :, 1] * y + rows[:, :, i, :, 2] * z + rows[:, :, i, :, 3] for i in range(3))
+    u, v, depth = (
+        rows[:, :, i, :, 0] * x + rows[:, :, i, :, 1] * y + rows[:, :, i, :, 2] * z + rows[:, :, i, :, 3] for i in range(3)
+    )
     pixels = torch.stack((u, v), dim=-1) / depth.clamp(min=min_depth).unsqueeze(-1)
     inside = pixels / img_wh.float()[:, :, None, :]
     visible = (depth > min_depth) & ((inside > 0) & (inside < 1)).all(-1)

@@ -1,0 +1,252 @@
+"""Renames the weights of an official checkpoint to the names of this code base, or back.
+
+Usage:
+    python tools/convert_checkpoint.py tpvformer official.pth ours.pth [--config CONFIG]
+    python tools/convert_checkpoint.py tpvformer ours.pth official.pth --reverse
+
+A family takes part by offering ``projects/<family>/checkpoint.py`` with four functions:
+``identify(keys)``, ``to_project(keys)``, ``to_official(state_dict, source, dropped)`` and ``adaptable(key, theirs, ours)``;
+and ``SOURCES``, which describes the code bases that it knows. Nothing is computed: every weight keeps its bits.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from projects.occ.engine.checkpoint import TRUST_FLAG, KeyReport, compare_keys, load_from_local  # noqa: E402
+from projects.occ.engine.command_line import run_tool  # noqa: E402
+from projects.occ.engine.errors import CheckpointError  # noqa: E402
+from projects.occ.engine.file_io import write_atomically  # noqa: E402
+
+GUEST = 'aggregator.'  # training-time part: a model with it and a file without it fit each other, and the other way round
+RECORD = 'converted'  # entry of ``meta`` that remembers where the weights come from
+
+
+def families() -> list[str]:
+    """Model families that know official names."""
+    return sorted(path.parent.name for path in (ROOT / 'projects').glob('*/checkpoint.py'))
+
+
+def mapping_of(family: str) -> ModuleType:
+    """The module with the naming rules of a family."""
+    return importlib.import_module(f'projects.{family}.checkpoint')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('family', choices=families(), help='model family of the checkpoint')
+    parser.add_argument('input', help='checkpoint to read')
+    parser.add_argument('output', help='checkpoint to write')
+    parser.add_argument('--reverse', action='store_true', help='from our names to the official ones')
+    parser.add_argument('--config', help='compare every name and shape with the model of this config')
+    parser.add_argument('--no-strict', action='store_true', help='write what fits even if something is missing or left over')
+    parser.add_argument('--summary', action='store_true', help='print counts only, not every key')
+    parser.add_argument(TRUST_FLAG, action='store_true', help='load Python objects too; only for files you trust')
+    return parser.parse_args(argv)
+
+
+def read_weights(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and ``meta`` of a checkpoint file.
+
+    Raises:
+        CheckpointError: If the file holds no weights.
+    """
+    content = load_from_local(path, map_location='cpu')
+    weights = content.get('state_dict', content) if isinstance(content, Mapping) else None
+    if not weights or not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f'{path!r} holds no weights: expected a dict of tensors, or one under the key "state_dict"')
+    meta = content.get('meta') if weights is not content else None
+    return dict(weights), meta if isinstance(meta, dict) else {}
+
+
+def other_family(keys: list[str], family: str) -> str:
+    """A hint at the family that a file belongs to, or an empty string."""
+    for name in families():
+        if name != family:
+            try:
+                source = mapping_of(name).identify(keys)
+            except ValueError:
+                continue
+            if source not in (None, 'image_network'):
+                return f'; it looks like a checkpoint of {name}: {mapping_of(name).SOURCES[source]}'
+    return ''
+
+
+def model_weights(config: str) -> dict[str, Tensor]:
+    """State dict of the model that a config describes."""
+    from mmdet3d.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    try:
+        cfg = Config.fromfile(config)
+    except FileNotFoundError as error:
+        raise CheckpointError(f'--config: {error}') from error
+    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    return MODELS.build(cfg.model).state_dict()
+
+
+def compare_with_model(weights: Mapping[str, Tensor], model: dict[str, Tensor], rules: ModuleType, source: str) -> KeyReport:
+    """Compares weights in our names with a model.
+
+    Weights of an image network are compared with that part of the model only.
+    """
+    sides = [{key: value for key, value in side.items() if not key.endswith('_extra_state')} for side in (weights, model)]
+    weights, model = sides  # without the progress of a training, which is no weight
+    if source == 'image_network':
+        model = {key: value for key, value in model.items() if key.startswith(('img_backbone.', 'img_neck.'))}
+    both_have_guest = all(any(key.startswith(GUEST) for key in side) for side in sides)
+    report = compare_keys(weights, model, interchangeable=() if both_have_guest else (GUEST,))
+    for key, (theirs, ours) in list(report.reshaped.items()):
+        if rules.adaptable(key, theirs, ours):
+            del report.reshaped[key]
+            report.skipped.append(key)
+    return report
+
+
+@dataclass
+class Conversion:
+    """What a conversion found.
+
+    Attributes:
+        weights: Weights of the input file.
+        source: Code base that the official names belong to.
+        renamed: New name of every known key, None where there is no counterpart.
+        unknown: Keys of the file that have no place.
+        checkpoint: Contents of the output file.
+        report: Comparison with the model of ``--config``, by our names.
+    """
+
+    weights: dict[str, Tensor]
+    source: str
+    renamed: dict[str, str | None]
+    unknown: list[str]
+    checkpoint: dict[str, Any]
+    report: KeyReport | None = None
+
+
+def to_ours(args: argparse.Namespace, rules: ModuleType) -> Conversion:
+    """Converts to our names.
+
+    Raises:
+        CheckpointError: If the file belongs to another model, has our names already, or holds a weight twice.
+    """
+    weights, _ = read_weights(args.input)
+    try:
+        source, renamed, unknown = rules.to_project(list(weights))
+    except ValueError as error:
+        raise CheckpointError(
+            f'{args.input!r} cannot be converted as {args.family}: {error} (its first key is {next(iter(weights))!r})'
+            + other_family(list(weights), args.family)
+        ) from None
+    if source == 'project':
+        raise CheckpointError(f'{args.input!r} already has the names of this code base; --reverse gives the official ones')
+    converted: dict[str, Tensor] = {}
+    for old, new in renamed.items():
+        if new is not None:
+            if new in converted and not torch.equal(converted[new], weights[old]):
+                raise CheckpointError(f'{args.input!r} holds two different tensors for {new!r}')
+            converted[new] = weights[old]
+    report = compare_with_model(converted, model_weights(args.config), rules, source) if args.config else None
+    if report is not None:
+        converted = {key: value for key, value in converted.items() if key not in {*report.reshaped, *report.unexpected}}
+    record = dict(
+        family=args.family,
+        source=source,
+        file=os.path.basename(args.input),
+        dropped={old: weights[old] for old, new in renamed.items() if new is None},
+    )
+    return Conversion(weights, source, renamed, unknown, dict(state_dict=converted, meta={RECORD: record}), report)
+
+
+def to_theirs(args: argparse.Namespace, rules: ModuleType) -> Conversion:
+    """Converts to the official names of the code base that the weights came from, by default GaussRender.
+
+    Raises:
+        CheckpointError: If the file does not have our names.
+    """
+    weights, meta = read_weights(args.input)
+    record = meta.get(RECORD, {})
+    source = record.get('source', 'project')
+    if source != 'image_network' and rules.identify(list(weights)) != 'project':
+        raise CheckpointError(
+            f'{args.input!r} does not have the names of this code base for {args.family} '
+            f'(its first key is {next(iter(weights))!r}), so there is nothing to reverse'
+            + other_family(list(weights), args.family)
+        )
+    report = compare_with_model(weights, model_weights(args.config), rules, source) if args.config else None
+    official, renamed, unknown = rules.to_official(weights, source, record.get('dropped'))
+    return Conversion(weights, source, renamed, unknown, dict(state_dict=official), report)
+
+
+def print_keys(conversion: Conversion, reverse: bool) -> None:
+    """One line for every key of the file, then one for every key that only the model has."""
+    report, renamed = conversion.report, conversion.renamed
+    for old, new in renamed.items():
+        ours, status, note = old if reverse else new, 'loaded', ''
+        if new is None:
+            status = 'left out'
+        elif report is not None and ours in report.reshaped:
+            status, note = 'shape', f', the model has {report.reshaped[ours][1]}'
+        elif report is not None and ours in report.unexpected:
+            status = 'unexpected'
+        elif report is not None and ours in report.skipped:
+            status = 'not in model' if ours.startswith(GUEST) else 'adapted'
+        arrow = '' if new in (None, old) else f' -> {new}'
+        print(f'{status:<13}{old}{arrow} {tuple(conversion.weights[old].shape)}{note}')
+    for key in conversion.unknown:
+        print(f'{"unexpected":<13}{key} {tuple(conversion.weights[key].shape)}')
+    if report is not None:
+        in_file = set(renamed) if reverse else set(renamed.values())
+        for key in report.missing:
+            print(f'{"missing":<13}{key}')
+        for key in report.skipped:
+            if key not in in_file:
+                print(f'{"not in file":<13}{key}')
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Reads, converts, reports and writes.
+
+    Raises:
+        CheckpointError: If the file is refused, or something does not fit and ``--no-strict`` is not given.
+    """
+    rules = mapping_of(args.family)
+    conversion = (to_theirs if args.reverse else to_ours)(args, rules)
+    report, unknown = conversion.report, conversion.unknown
+    if not args.summary:
+        print_keys(conversion, args.reverse)
+    left_out = sum(new is None for new in conversion.renamed.values())
+    print(
+        f'{args.input}: {rules.SOURCES[conversion.source]}; {len(conversion.weights)} entries, '
+        f'{len(conversion.renamed) - left_out} kept, {left_out} without counterpart, {len(unknown)} unknown'
+    )
+    if report is not None:
+        print(f'against {args.config}: {report.describe()}')
+    if (unknown or (report is not None and not report.exact)) and not args.no_strict:
+        details = f'{len(unknown)} unknown keys, the first is {unknown[0]!r}' if unknown else report.describe()
+        raise CheckpointError(f'nothing was written, because not every key fits: {details}; --no-strict writes what fits')
+    write_atomically(args.output, lambda file: torch.save(conversion.checkpoint, file))
+    print(f'wrote {args.output} with {len(conversion.checkpoint["state_dict"])} entries')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the tool and returns its exit code."""
+    return run_tool(convert, parse_args(argv))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
