@@ -30,7 +30,8 @@ class CameraSampler(nn.Module):
         grid: Voxel grid, for the strategies that need one.
         num_cameras: Real cameras drawn per step, with replacement, the same for the whole batch; None is 1. Not with
             ``indices``.
-        indices: Fixed real cameras instead: a list of indices in the order of the data, or ``'all'``; ``weights`` is then unused.
+        indices: Fixed real cameras instead: a list of indices in the order of the data, or ``'all'``; ``weights`` is then
+            unused.
         weights: Relative probability of each real camera in the order of the data; None is uniform. The published nuScenes
             runs used (2, 1, 1, 2, 1, 1): front and back twice as often.
         reduction: Rendered images are smaller by this factor.
@@ -56,7 +57,8 @@ class CameraSampler(nn.Module):
         self.strategy = build_camera_strategy({'type': type, **arguments}, grid)
         if indices is not None and num_cameras is not None:
             raise ValueError(
-                f'cameras.indices={indices} fixes the cameras, so cameras.num_cameras={num_cameras}, which draws them, must be None'
+                f'cameras.indices={indices} fixes the cameras, so cameras.num_cameras={num_cameras}, '
+                'which draws them, must be None'
             )
         if isinstance(indices, str) and indices != 'all':
             raise ValueError(f"cameras.indices must be a list of camera indices or 'all', got {indices!r}")
