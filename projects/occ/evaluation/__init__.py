@@ -1,8 +1,11 @@
 """Metrics of 3D occupancy.
 
-``functional``, ``presets`` and ``static_prior`` need torch and numpy only. ``OccupancyMetric`` needs mmengine and is loaded on
-first use; a config registers it with ``custom_imports = dict(imports=['projects.occ.evaluation.occupancy_metric'])``.
+``functional``, ``presets`` and ``static_prior`` need torch and numpy only; a program that scores plain arrays with them is not made
+to load mmdetection3d. In a program that has loaded it, importing this package registers ``OccupancyMetric``. A config can name the
+module that registers it, ``projects.occ.evaluation.occupancy_metric``, and does not depend on that order.
 """
+
+import sys
 
 __all__ = ['OccupancyMetric']
 
@@ -13,3 +16,7 @@ def __getattr__(name):
 
         return OccupancyMetric
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+if 'mmdet3d' in sys.modules:
+    from .occupancy_metric import OccupancyMetric

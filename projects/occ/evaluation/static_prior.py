@@ -3,70 +3,75 @@
 Its score is the least that a network must beat, and says how much of a small or static benchmark can be learned by heart.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from torch import Tensor
 
-from ..structures import VoxelGrid
 from .functional import voxel_confusion
 
 Labels = np.ndarray | Tensor
 
 
-def most_frequent_labels(labels: Iterable[Labels], grid: VoxelGrid | Mapping[str, Any]) -> np.ndarray:
+def most_frequent_class(labels: Iterable[Labels], num_classes: int, ignore_index: int = 255) -> np.ndarray:
     """Most frequent class per voxel.
 
     Args:
         labels: Label volumes (X, Y, Z) integer of the training set, consumed one at a time.
-        grid: Their grid.
+        num_classes: Number of classes C.
+        ignore_index: Label that says nothing.
 
     Returns:
-        (X, Y, Z) uint8. Ties go to the lower id; a voxel that is never labelled becomes free.
+        (X, Y, Z) uint8. Ties go to the lower id; a voxel that is labelled in no volume takes the most frequent class of all.
 
     Raises:
-        ValueError: If there is no label or one does not fit the grid.
+        ValueError: If there is no label, shapes differ or an id is not a class.
     """
-    grid = VoxelGrid.build(grid)
-    counts = np.zeros((grid.num_voxels, grid.num_classes), dtype=np.int32)
-    voxels = np.arange(grid.num_voxels)
-    frames = 0
-    for frames, volume in enumerate(labels, start=1):
-        grid.check_labels(volume, origin=f'training label {frames - 1}')
-        flat = np.asarray(volume).reshape(-1)
-        known = flat != grid.ignore_index
+    counts, shape = None, None
+    for volume in labels:
+        volume = np.asarray(volume)
+        if counts is None:
+            shape = volume.shape
+            counts = np.zeros((volume.size, num_classes), dtype=np.int32)
+            voxels = np.arange(volume.size)
+        if volume.shape != shape:
+            raise ValueError(f'all label volumes must have one shape, got {shape} and {volume.shape}')
+        flat = volume.reshape(-1)
+        known = flat != ignore_index
+        if known.any() and not (0 <= flat[known].min() and flat[known].max() < num_classes):
+            raise ValueError(
+                f'labels hold class ids {flat[known].min()}..{flat[known].max()}, expected 0..{num_classes - 1} or '
+                f'ignore_index={ignore_index}'
+            )
         counts[voxels[known], flat[known]] += 1
-    if not frames:
-        raise ValueError('most_frequent_labels got no training label')
-    prior = np.where(counts.any(1), counts.argmax(1), grid.free_index)
-    return prior.astype(np.uint8).reshape(grid.shape)
+    if counts is None:
+        raise ValueError('most_frequent_class got no training label')
+    prior = np.where(counts.any(1), counts.argmax(1), counts.sum(0, dtype=np.int64).argmax())
+    return prior.astype(np.uint8).reshape(shape)
 
 
 def score_static_prior(
     prior: np.ndarray,
     labels: Iterable[Labels | tuple[Labels, Labels | None]],
-    grid: VoxelGrid | Mapping[str, Any],
+    num_classes: int,
+    ignore_index: int = 255,
 ) -> np.ndarray:
     """Confusion matrix of one prediction used for every frame.
 
     Args:
-        prior: (X, Y, Z) integer, for example from :func:`most_frequent_labels`.
+        prior: (X, Y, Z) integer, from :func:`most_frequent_class`.
         labels: Label volumes (X, Y, Z) of the test set, or pairs of label and mask (X, Y, Z).
-        grid: Their grid.
+        num_classes: Number of classes C.
+        ignore_index: Label that is not counted.
 
     Returns:
-        (C, C) int64 for :func:`summarize_confusion`, rows = ground truth.
+        (C, C) int64, rows = ground truth, for :func:`summarize_confusion`.
 
     Raises:
-        ValueError: If there is no label or a shape does not fit.
+        ValueError: If a shape or an id does not fit, see :func:`voxel_confusion`.
     """
-    grid = VoxelGrid.build(grid)
-    hist = None
+    hist = np.zeros((num_classes, num_classes), dtype=np.int64)
     for item in labels:
         gt, mask = item if isinstance(item, tuple) else (item, None)
-        frame = np.asarray(voxel_confusion(prior, gt, grid.num_classes, mask, grid.ignore_index))
-        hist = frame if hist is None else hist + frame
-    if hist is None:
-        raise ValueError('score_static_prior got no label')
+        hist += voxel_confusion(prior, gt, num_classes, mask, ignore_index)
     return hist

@@ -42,3 +42,13 @@ def test_functional_part_loads_no_mm_package(repo_root):
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=repo_root, capture_output=True, text=True)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
+
+
+def test_importing_the_package_registers_the_metric(repo_root):
+    code = (
+        'import mmdet3d.registry as registry\n'
+        'import projects.occ.evaluation\n'
+        'print(registry.METRICS.get("OccupancyMetric").__module__)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=repo_root, capture_output=True, text=True)
+    assert done.stdout.strip() == 'projects.occ.evaluation.occupancy_metric', done.stdout + done.stderr
