@@ -5,7 +5,7 @@ Images lose their four top rows (900 -> 896, a multiple of 32); normalisation ha
 Files and frames: docs/datasets.md. To point to another place, override ``data_root`` and ``data_prefix`` of the three datasets.
 """
 
-# Handed to data sets, model and metrics; override it there too, or by replacing the whole dict in a child config.
+# Handed to data sets, model and metrics. A child config that changes it has to hand it on again (grid=grid) to each of them.
 grid = dict(
     point_cloud_range=[-40.0, -40.0, -1.0, 40.0, 40.0, 5.4],
     voxel_size=0.4,

@@ -2,12 +2,12 @@
 
 import os
 import pickle
-import tempfile
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from .atomic_write import write_atomically
 from .frame_record import FrameRecord
 
 INFO_VERSION = 'occ-1.0'
@@ -82,16 +82,7 @@ def write_info_file(path: str, records: Iterable[FrameRecord], version: str, dat
         },
         'data_list': [record_to_info(record, index) for index, record in enumerate(records)],
     }
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix='.tmp')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            pickle.dump(content, file, protocol=4)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(path, lambda file: pickle.dump(content, file, protocol=4))
 
 
 def _instances(record: FrameRecord) -> list[dict[str, Any]]:

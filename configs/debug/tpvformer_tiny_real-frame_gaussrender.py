@@ -1,0 +1,57 @@
+"""A small TPVFormer with GaussRender on two real nuScenes key frames: shows within minutes on a CPU that real images,
+calibration and labels go through loading, projection, rendering and training. It learns the two frames by
+heart and measures nothing.
+
+Data: python tools/real_frame.py      (labels made from LiDAR and boxes, not those of a benchmark; docs/datasets.md)
+"""
+
+_base_ = ['./tpvformer_tiny_synthetic-occ3d_gaussrender.py']
+
+# 48 m x 48 m around the car
+grid = dict(
+    _base_.grid,
+    point_cloud_range=[-24.0, -24.0, -1.0, 24.0, 24.0, 5.4],
+    voxel_size=0.8,
+    shape=[60, 60, 8],
+)
+data_root = 'work_dirs/real_frame/'
+data_prefix = dict(img='nuscenes', pts='nuscenes', occ='occ3d_nuscenes/gts_0.8m')
+image_wh = [400, 224]  # 1600 x 900 at a quarter, less one row
+
+train_pipeline = [
+    dict(type='LoadMultiViewImages'),
+    dict(type='LoadOccLabels'),
+    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True, resize_lim=(0.25, 0.25)),
+    dict(type='PackOccInputs'),
+]
+test_pipeline = [
+    dict(type='LoadMultiViewImages'),
+    dict(type='LoadOccLabels'),
+    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=False),
+    dict(type='PackOccInputs'),
+]
+data = dict(ann_file='nuscenes/occ_infos_val.pkl', data_root=data_root, data_prefix=data_prefix, grid=grid)
+
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(data, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(grid=grid)
+test_evaluator = val_evaluator
+
+model = dict(grid=grid, aggregator=dict(bev=dict(size=120)))  # two pixels a voxel
+
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=100, val_interval=100)
+param_scheduler = [dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=10)]
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100), logger=dict(interval=10))
+log_processor = dict(by_epoch=False, window_size=10)
