@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+
+from projects.gaussrender.cameras import CameraBatch
+from projects.gaussrender.gaussians import VoxelsToGaussians
+from projects.gaussrender.renderer import GaussianRenderer, labels_from_points, visible_voxels
+from projects.occ.structures import VoxelGrid
+
+pytest.importorskip('gaussian_rasterization')
+BACKGROUND = np.array([0.0, 0, 0, 1])
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def visible_numpy(centers, ref2cam, K, width, height):
+    x, y, z = (centers @ ref2cam[:3, :3].T + ref2cam[:3, 3]).T
+    u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
+    return (z > 0) & (u > 0.5) & (u < width - 0.5) & (v > 0.5) & (v < height - 0.5)
+
+
+def matrices(cameras, b, n):
+    return cameras.ref2cam[b, n].double().numpy(), cameras.K[b, n].double().numpy()
+
+
+class TestVisibility:
+    def test_against_projection(self, centers, cameras):
+        got = visible_voxels(torch.tensor(centers), cameras)
+        assert got.shape == (2, 2, 256)
+        for b in range(2):
+            for n in range(2):
+                want = visible_numpy(centers, *matrices(cameras, b, n), 20, 14)
+                np.testing.assert_array_equal(got[b, n].numpy(), want)
+                assert 40 < want.sum() < 240
+
+    def test_half_a_pixel_margin_and_the_plane_of_the_camera(self):
+        camera = CameraBatch(torch.eye(4)[None, None], torch.tensor([[10.0, 0, 5], [0, 10, 5], [0, 0, 1]])[None, None], 10, 10)
+        # u = 10 x / z + 5
+        points = torch.tensor(
+            [[-0.45, 0, 1], [-0.44, 0, 1], [0.45, 0, 1], [0.44, 0, 1], [0, -0.45, 1], [0, 0.44, 1], [0, 0, -1], [0, 0, 0]]
+        )
+        got = visible_voxels(points, camera)[0, 0].tolist()
+        assert got == [False, True, False, True, False, True, False, False]
+
+
+class TestPrediction:
+    @pytest.mark.parametrize('mask_elements', [False, True])
+    def test_against_numpy(self, grid, centers, cameras, logits, reference_splat, mask_elements):
+        gaussians = VoxelsToGaussians(grid, mask_elements=mask_elements)(logits)
+        visible = visible_voxels(torch.tensor(centers).float(), cameras)
+        views = GaussianRenderer(grid)(gaussians, cameras, visible)
+        assert views.sem.shape == (2, 2, 14, 20, 4) and views.depth.shape == views.alpha.shape == (2, 2, 14, 20)
+        flat = logits.flatten(2).transpose(1, 2).double().numpy()
+        for b in range(2):
+            free = softmax(flat[b])[:, 3]
+            opacities = 1 - np.where(free < 0.5, free**2, 1 - (1 - free) ** 2)
+            keep, colors = np.ones(256, dtype=bool), softmax(flat[b])
+            if mask_elements:
+                keep = flat[b].argmax(-1) != 3
+                colors = np.concatenate([softmax(flat[b][:, :3]), np.zeros((256, 1))], -1)
+            for n in range(2):
+                ref2cam, K = matrices(cameras, b, n)
+                rows = keep & visible_numpy(centers, ref2cam, K, 20, 14)
+                sem, depth, alpha = reference_splat(
+                    centers[rows], np.full(rows.sum(), 0.25), opacities[rows], colors[rows], ref2cam, K, 20, 14, BACKGROUND
+                )
+                np.testing.assert_allclose(views.sem[b, n].numpy(), sem, atol=2e-5)
+                np.testing.assert_allclose(views.depth[b, n].numpy(), depth, atol=1e-4)
+                np.testing.assert_allclose(views.alpha[b, n].numpy(), alpha, atol=2e-5)
+        np.testing.assert_allclose(views.sem.sum(-1).numpy(), 1, atol=1e-5)
+
+    def test_nothing_visible_paints_the_background(self, grid, cameras, logits):
+        gaussians = VoxelsToGaussians(grid)(logits)
+        views = GaussianRenderer(grid)(gaussians, cameras, torch.zeros(2, 2, 256, dtype=torch.bool))
+        np.testing.assert_array_equal(views.sem.numpy(), np.broadcast_to(BACKGROUND, views.sem.shape))
+        assert float(views.depth.abs().max()) == 0 and float(views.alpha.abs().max()) == 0
+
+    def test_no_mask_renders_everything(self, grid, cameras, logits):
+        gaussians = VoxelsToGaussians(grid)(logits)
+        renderer = GaussianRenderer(grid)
+        everything = torch.ones(2, 2, 256, dtype=torch.bool)
+        torch.testing.assert_close(renderer(gaussians, cameras).sem, renderer(gaussians, cameras, everything).sem)
+
+    def test_half_precision_and_autocast_render_in_float32(self, grid, cameras, logits):
+        renderer, make = GaussianRenderer(grid), VoxelsToGaussians(grid)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            views = renderer(make(logits.bfloat16()), cameras)
+        assert views.sem.dtype == views.depth.dtype == torch.float32
+        expected = renderer(make(logits.bfloat16().float()), cameras)
+        torch.testing.assert_close(views.sem, expected.sem, rtol=0, atol=0)
+
+    def test_settings_and_backend_reach_the_rasteriser(self, grid, cameras, logits):
+        gaussians = VoxelsToGaussians(grid)(logits)
+        default = GaussianRenderer(grid, backend='reference')(gaussians, cameras)
+        blurred = GaussianRenderer(grid, backend='reference', settings=dict(dilation=3.0))(gaussians, cameras)
+        assert float((default.sem - blurred.sem).abs().max()) > 0.01
+        with pytest.raises(ValueError, match="got 'nope'"):
+            GaussianRenderer(grid, backend='nope')(gaussians, cameras)
+
+
+class TestLabels:
+    def test_against_numpy(self, grid, centers, cameras, labels, reference_splat):
+        visible = visible_voxels(torch.tensor(centers).float(), cameras)
+        views = GaussianRenderer(grid, gaussian_scale=0.3).render_labels(labels, cameras, visible)
+        assert not views.sem.requires_grad
+        for b in range(2):
+            ids = labels[b].flatten().numpy()
+            for n in range(2):
+                ref2cam, K = matrices(cameras, b, n)
+                rows = (ids != 3) & (ids != 255) & visible_numpy(centers, ref2cam, K, 20, 14)
+                sem, depth, _ = reference_splat(
+                    centers[rows], np.full(rows.sum(), 0.3), np.ones(rows.sum()), np.eye(4)[ids[rows]], ref2cam, K, 20, 14,
+                    BACKGROUND,
+                )  # fmt: skip
+                np.testing.assert_allclose(views.sem[b, n].numpy(), sem, atol=2e-5)
+                np.testing.assert_allclose(views.depth[b, n].numpy(), depth, atol=1e-4)
+
+    def test_empty_scene(self, grid, cameras):
+        views = GaussianRenderer(grid).render_labels(torch.full((2, 8, 8, 4), 3), cameras)
+        np.testing.assert_array_equal(views.sem.numpy(), np.broadcast_to(BACKGROUND, views.sem.shape))
+
+
+class TestPointLabels:
+    def test_last_point_of_a_voxel_wins(self, grid):
+        grid = VoxelGrid.build(grid)
+        points = [
+            torch.tensor(
+                [
+                    [-1.99, -1.99, -0.99, 0],  # voxel 0 0 0
+                    [0.49, 0.01, 0.6, 1],  # voxel 4 4 3
+                    [0.01, 0.49, 0.9, 2],  # same voxel, later
+                    [-2.01, 0, 0, 1],  # outside: must not be truncated into the grid
+                    [0, 0, 1.0, 1],  # on the upper border: outside
+                ]
+            ),
+            torch.zeros(0, 4),
+        ]
+        got = labels_from_points(torch.zeros(2, 8, 8, 4, dtype=torch.long), points, grid)
+        want = np.full((2, 8, 8, 4), 255)
+        want[0, 0, 0, 0], want[0, 4, 4, 3] = 0, 2
+        np.testing.assert_array_equal(got.numpy(), want)
+
+    def test_order_decides_in_a_crowd(self, grid):
+        cloud = torch.zeros(5000, 4)
+        cloud[:, 3] = torch.randint(0, 3, (5000,))
+        got = labels_from_points(torch.zeros(1, 8, 8, 4, dtype=torch.long), [cloud], VoxelGrid.build(grid))
+        assert int(got[0, 4, 4, 2]) == int(cloud[-1, 3])
+
+    def test_errors(self, grid):
+        grid, labels = VoxelGrid.build(grid), torch.zeros(1, 8, 8, 4, dtype=torch.long)
+        with pytest.raises(ValueError, match=r'list of 1 tensors \(M, 4\).*got \[\(5, 3\)\]'):
+            labels_from_points(labels, [torch.zeros(5, 3)], grid)
+        with pytest.raises(ValueError, match='class ids must lie in 0..3, got up to 17'):
+            labels_from_points(labels, [torch.tensor([[0.0, 0, 0, 17]])], grid)
