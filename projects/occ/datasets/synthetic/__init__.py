@@ -1,0 +1,19 @@
+"""Procedural streets: images, LiDAR sweeps, boxes and labels in the on-disk formats of nuScenes, Occ3D and SurroundOcc."""
+
+from .config import FORMATS, PRESETS, CameraSettings, SyntheticConfig, build_config
+from .frame import Frame, FrameMaker
+from .generate import ExistingDataError, generate
+from .world import World
+
+__all__ = [
+    'FORMATS',
+    'PRESETS',
+    'CameraSettings',
+    'ExistingDataError',
+    'Frame',
+    'FrameMaker',
+    'SyntheticConfig',
+    'World',
+    'build_config',
+    'generate',
+]

@@ -1,0 +1,168 @@
+"""One key frame with everything that goes to disk, made from a world."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord
+
+from .labels import label_volume, ray_lengths, seen, survey, to_surroundocc
+from .scene import scene_rng
+from .sensors import Rig, View, draw_rig, render, scan, survey_directions
+from .world import World
+
+# Key frames whose LiDAR poses are used for the accumulated view, evenly spread over those within reach.
+_MAX_SURVEYS = 5
+# Streams of random numbers of a scene; 0..4 belong to the world.
+_RIG, _CAMERA, _LIDAR, _NOISE = 5, 6, 7, 8
+
+
+@dataclass
+class Frame:
+    """One key frame.
+
+    Attributes:
+        record: Poses, calibration, file names, boxes.
+        velocities: (K, 2) of the boxes in the LiDAR frame, m/s.
+        views: Rendered images by camera name.
+        points: (P, 5) float32 LiDAR sweep.
+        labels: Format -> (X, Y, Z) uint8 labels in the format's ids.
+        mask_lidar, mask_camera: Format -> (X, Y, Z) bool; ``mask_camera`` is a subset of ``mask_lidar``.
+    """
+
+    record: FrameRecord
+    velocities: np.ndarray
+    views: dict[str, View]
+    points: np.ndarray
+    labels: dict[str, np.ndarray]
+    mask_lidar: dict[str, np.ndarray]
+    mask_camera: dict[str, np.ndarray]
+
+
+def token(*parts: object) -> str:
+    """A nuScenes-like token, 32 hexadecimal digits."""
+    return hashlib.md5('/'.join(map(str, parts)).encode()).hexdigest()
+
+
+class FrameMaker:
+    """Makes the key frames of one scene.
+
+    Args:
+        world: The scene's world.
+    """
+
+    def __init__(self, world: World):
+        self.world = world
+        self.config = world.config
+        self.index = world.scene.index
+        self.rig: Rig = draw_rig(self.config, scene_rng(self.config, self.index, _RIG))
+        self.scene_name = f'scene-{self.index + 1:04d}'
+        self.scene_token = token('scene', self.config.seed, self.index)
+        self.log = f'n900-seed{self.config.seed}-{self.scene_name}'
+        # microseconds; scenes are an hour apart
+        self.start = 1_600_000_000_000_000 + self.index * 3_600_000_000 + 512_404
+        self._survey_directions = survey_directions(world, self.rig.lidar2ego[2, 3])
+
+    def __len__(self) -> int:
+        return self.config.frames
+
+    def sample_token(self, frame: int) -> str:
+        """Token of a key frame, '' outside the scene."""
+        return token('sample', self.config.seed, self.index, frame) if 0 <= frame < len(self) else ''
+
+    def make(self, frame: int) -> Frame:
+        """Renders, scans and labels key frame ``frame``."""
+        world, config = self.world, self.config
+        time = world.key_time(frame)
+        pose, objects = world.ego_pose(time), world.objects_at(time)
+        lidar2world = pose @ self.rig.lidar2ego
+        views = {}
+        for number, camera in enumerate(self.rig.cameras):
+            moment = time + camera.offset
+            rng = scene_rng(config, self.index, _CAMERA, frame, number)
+            views[camera.name] = render(world, camera, world.ego_pose(moment), world.objects_at(moment), rng)
+        points, point_object = scan(world, lidar2world, objects, scene_rng(config, self.index, _LIDAR, frame))
+        look = survey(world, objects, self._lidar_poses(frame), self._survey_directions)
+        # the sweep itself and the images belong to what has been seen
+        camera_rays = [(view.origin, view.directions, ray_lengths(world, view.t)) for view in views.values()]
+        labels, mask_lidar, mask_camera = {}, {}, {}
+        for name, grid in config.grids.items():
+            label2world = pose if grid.frame == 'ego' else lidar2world
+            world2label = np.linalg.inv(label2world)
+            classes, mask_lidar[name] = label_volume(world, objects, grid, world2label, look)
+            mask_camera[name] = seen(grid, world2label, camera_rays) & mask_lidar[name]
+            if name == 'surroundocc':
+                classes = to_surroundocc(classes, grid, scene_rng(config, self.index, _NOISE, frame))
+            labels[name] = classes
+        boxes, velocities = self._boxes(objects, lidar2world, points, point_object, time)
+        record = self._record(frame, pose, boxes)
+        return Frame(record, velocities, views, points, labels, mask_lidar, mask_camera)
+
+    def _lidar_poses(self, frame: int) -> list[np.ndarray]:
+        """LiDAR -> world of this key frame and of others of the scene within reach."""
+        reach = max(max(grid.extent[:2]) / 2 for grid in self.config.grids.values())
+        here = self.world.ego_pose(self.world.key_time(frame))[:2, 3]
+        poses = [self.world.ego_pose(self.world.key_time(i)) for i in range(len(self))]
+        near = [i for i, pose in enumerate(poses) if i != frame and np.hypot(*(pose[:2, 3] - here)) < reach]
+        chosen = (
+            [near[i] for i in np.unique(np.linspace(0, len(near) - 1, _MAX_SURVEYS - 1).round().astype(int))] if near else []
+        )
+        return [poses[i] @ self.rig.lidar2ego for i in (frame, *chosen)]
+
+    def _boxes(self, objects, lidar2world, points, point_object, time) -> tuple[BoxRecord, np.ndarray]:
+        """Boxes within the view distance, in the LiDAR frame, and their velocities."""
+        world, actors = self.world, self.world.actors
+        world2lidar = np.linalg.inv(lidar2world)
+        counts = np.bincount(point_object[point_object >= 0], minlength=len(actors))
+        rows, names, numbers, velocities = [], [], [], []
+        for k, actor in enumerate(actors):
+            centre = world2lidar[:3, :3] @ objects.centre[k] + world2lidar[:3, 3]
+            if np.hypot(*centre[:2]) > self.config.view_distance:
+                continue
+            heading = world2lidar[:2, :2] @ objects.cos_sin[k]
+            step = 0.05
+            before, after = (np.array(actor.pose(world.scene, time + dt)[:2]) for dt in (-step, step))
+            rows.append([*centre, *(2 * objects.half[k]), np.arctan2(heading[1], heading[0])])
+            names.append(actor.name)
+            numbers.append(counts[k])
+            velocities.append(world2lidar[:2, :2] @ (after - before) / (2 * step))
+        boxes = BoxRecord(np.array(rows, dtype=np.float64).reshape(-1, 7), names, np.array(numbers, dtype=np.int64))
+        return boxes, np.array(velocities, dtype=np.float64).reshape(-1, 2)
+
+    def _record(self, frame: int, pose: np.ndarray, boxes: BoxRecord) -> FrameRecord:
+        world = self.world
+        to_global, lidar2ego = world.scene.to_global, self.rig.lidar2ego
+        ego2global = to_global @ pose
+        stamp = self.start + round(world.key_time(frame) * 1e6)
+        sample = self.sample_token(frame)
+        cameras = {}
+        for camera in self.rig.cameras:
+            at_camera = to_global @ world.ego_pose(world.key_time(frame) + camera.offset)
+            camera_stamp = stamp + round(camera.offset * 1e6)
+            cameras[camera.name] = CameraRecord(
+                img_path=f'samples/{camera.name}/{self.log}__{camera.name}__{camera_stamp}.jpg',
+                cam2img=camera.cam2img,
+                lidar2cam=np.linalg.inv(at_camera @ camera.cam2ego) @ ego2global @ lidar2ego,
+                cam2ego=camera.cam2ego,
+                ego2global=at_camera,
+                timestamp=camera_stamp / 1e6,
+                sample_data_token=token(sample, camera.name),
+            )
+        lidar_name = f'{self.log}__LIDAR_TOP__{stamp}.pcd.bin'
+        return FrameRecord(
+            token=sample,
+            timestamp=stamp / 1e6,
+            lidar_path=f'samples/LIDAR_TOP/{lidar_name}',
+            lidar2ego=lidar2ego,
+            ego2global=ego2global,
+            cameras=cameras,
+            scene_name=self.scene_name,
+            scene_token=self.scene_token,
+            frame_idx=frame,
+            prev=self.sample_token(frame - 1),
+            next=self.sample_token(frame + 1),
+            occ3d_path=f'{self.scene_name}/{sample}/labels.npz',
+            surroundocc_path=f'{lidar_name}.npy',
+            boxes=boxes,
+        )

@@ -1,0 +1,233 @@
+"""Cameras and LiDAR: mounting, calibration, images with class and depth maps, point clouds."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .config import SyntheticConfig
+from .geometry import rotate, rotation_zyx, spherical
+from .materials import MATERIAL_AMPLITUDE, MATERIAL_FREQUENCY, MATERIAL_REFLECTANCE, MATERIAL_TEXTURE, Material
+from .ray_cast import ObjectArrays
+from .shading import shade
+from .world import World
+
+CAMERAS = ('CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT')
+# per camera: yaw (deg), position in the ego frame (m), focal length for 1600 pixels, trigger time relative to the LiDAR (s)
+_MOUNTS = {
+    'CAM_FRONT': (0.0, (1.70, 0.0, 1.51), 1265.0, -0.035),
+    'CAM_FRONT_RIGHT': (-56.0, (1.55, -0.49, 1.50), 1262.0, -0.027),
+    'CAM_FRONT_LEFT': (55.0, (1.53, 0.49, 1.51), 1270.0, -0.043),
+    'CAM_BACK': (180.0, (0.03, 0.0, 1.57), 805.0, -0.010),
+    'CAM_BACK_LEFT': (109.0, (1.03, 0.48, 1.58), 1257.0, -0.002),
+    'CAM_BACK_RIGHT': (-110.5, (1.02, -0.48, 1.56), 1260.0, -0.020),
+}
+_LIDAR_POSITION = (0.94, 0.0, 1.84)
+LIDAR_ELEVATIONS = np.radians(np.linspace(-30.67, 10.67, 32))
+LIDAR_AZIMUTHS = 1084
+_MIN_RANGE = 1.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Calibration of one camera.
+
+    Attributes:
+        name: nuScenes channel.
+        cam2ego: (4, 4), camera (x right, y down, z forward) -> ego.
+        cam2img: (3, 3), pixels, pixel centres at +0.5.
+        offset: Trigger time relative to the LiDAR, seconds.
+    """
+
+    name: str
+    cam2ego: np.ndarray
+    cam2img: np.ndarray
+    offset: float
+
+
+@dataclass(frozen=True)
+class Rig:
+    """All sensors of a scene: cameras in the order of ``CAMERAS``; lidar2ego (4, 4)."""
+
+    cameras: tuple[Camera, ...]
+    lidar2ego: np.ndarray
+
+
+@dataclass
+class View:
+    """One rendered image.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        class_map: (H, W) uint8 class at the pixel centre: 0 others, 1..16, 17 = nothing within the view distance.
+        depth: (H, W) float32, z in the camera frame at the pixel centre, metres, -1 = nothing.
+        origin, directions, t: All rays of the image, world frame: (3,), (R, 3), (R,) metres, -1 = nothing.
+    """
+
+    image: np.ndarray
+    class_map: np.ndarray
+    depth: np.ndarray
+    origin: np.ndarray
+    directions: np.ndarray
+    t: np.ndarray
+
+
+def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
+    """A nuScenes-like rig with small calibration differences; intrinsics scaled from 1600x900, cropped about the centre row."""
+    width, height = config.image_size
+    scale = width / 1600
+    cameras = []
+    for name in CAMERAS:
+        yaw, position, focal, offset = _MOUNTS[name]
+        angles = np.radians(np.array([yaw, 0.0, 0.0]) + rng.normal(0, (0.6, 0.4, 0.3)))
+        cam2ego = np.eye(4)
+        # columns of the inner matrix: right, down and forward of a camera that looks along +x
+        forward = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+        cam2ego[:3, :3] = rotation_zyx(*angles) @ forward
+        cam2ego[:3, 3] = np.array(position) + rng.normal(0, 0.01, 3)
+        focal = focal * (1 + rng.normal(0, 0.003)) * scale
+        cx = (800 + rng.uniform(-25, 25)) * scale
+        cy = (488 + rng.uniform(-12, 12)) * scale + 0.5 * (height - 900 * scale)
+        cameras.append(Camera(name, cam2ego, np.array([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]]), offset))
+    lidar2ego = np.eye(4)
+    lidar2ego[:3, :3] = rotation_zyx(*np.radians(np.array([-90.0, 0.0, 0.0]) + rng.normal(0, (0.5, 0.3, 0.3))))
+    lidar2ego[:3, 3] = np.array(_LIDAR_POSITION) + rng.normal(0, 0.005, 3)
+    return Rig(tuple(cameras), lidar2ego)
+
+
+def pixel_directions(camera: Camera, size: tuple[int, int], samples: int) -> np.ndarray:
+    """Directions in the camera frame, (samples * H * W, 3), z = 1; the first H * W go through the pixel centres."""
+    width, height = size
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    rays = []
+    for k in range(samples):
+        # a low-discrepancy sequence that begins at the centre
+        du, dv = (0.5 + 0.7548776662 * k) % 1.0, (0.5 + 0.5698402910 * k) % 1.0
+        x = (u + du - camera.cam2img[0, 2]) / camera.cam2img[0, 0]
+        y = (v + dv - camera.cam2img[1, 2]) / camera.cam2img[1, 1]
+        rays.append(np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3))
+    return np.concatenate(rays)
+
+
+def render(world: World, camera: Camera, pose: np.ndarray, objects: ObjectArrays, rng: np.random.Generator) -> View:
+    """Takes a picture.
+
+    Args:
+        world: The scene.
+        camera: Calibration.
+        pose: (4, 4) ego -> world at the camera's time.
+        objects: The objects at the camera's time.
+        rng: Sensor noise.
+    """
+    config, settings = world.config, world.config.camera
+    width, height = config.image_size
+    cam2world = pose @ camera.cam2ego
+    rays = pixel_directions(camera, config.image_size, settings.samples)
+    norm = np.linalg.norm(rays, axis=1)
+    directions = rotate(rays / norm[:, None], cam2world[:3, :3])
+    origin = np.ascontiguousarray(cam2world[:3, 3])
+    active = np.arange(len(world.actors), dtype=np.int64)
+    # objects wholly behind the camera
+    ahead = rotate(objects.centre - origin, cam2world[:3, :3].T)[:, 2] > -objects.radius
+    hits = world.cast(objects, origin, directions, active[ahead], normals=True)
+    radiance = np.empty((len(directions), 3), np.float32)
+    shade(
+        world.flat,
+        world.dims,
+        world.coarse,
+        world.lower,
+        world.voxel,
+        objects,
+        active,
+        world.paints,
+        world.palette,
+        MATERIAL_TEXTURE,
+        MATERIAL_AMPLITUDE,
+        MATERIAL_FREQUENCY,
+        world.light,
+        settings.shadows,
+        settings.haze_distance,
+        1.0 / camera.cam2img[0, 0],
+        origin,
+        np.ascontiguousarray(directions),
+        hits.t,
+        hits.material,
+        hits.obj,
+        hits.normal,
+        radiance,
+    )
+    # values above 1 would be clipped one by one: average after clipping, as a pixel well does
+    radiance = np.minimum(radiance, 1.4).reshape(settings.samples, height, width, 3).mean(axis=0)
+    first = height * width
+    return View(
+        image=_expose(radiance, world, rng),
+        class_map=world.classes(hits)[:first].reshape(height, width),
+        depth=np.where(hits.t >= 0, hits.t / norm, -1)[:first].reshape(height, width).astype(np.float32),
+        origin=origin,
+        directions=directions,
+        t=hits.t,
+    )
+
+
+def _expose(radiance: np.ndarray, world: World, rng: np.random.Generator) -> np.ndarray:
+    """Vignetting, exposure, gamma, noise: (H, W, 3) linear -> uint8."""
+    settings = world.config.camera
+    height, width = radiance.shape[:2]
+    y = (np.arange(height)[:, None] + 0.5) / height - 0.5
+    x = (np.arange(width)[None, :] + 0.5) / width - 0.5
+    falloff = 1 - settings.vignetting * 2 * (x * x + y * y)
+    exposure = np.exp(settings.exposure_jitter * rng.standard_normal()) * 0.92
+    image = np.clip(radiance * (falloff * exposure)[..., None], 0, None).astype(np.float32)
+    image = 255 * cv2.pow(np.clip(image, 0, 1), 1 / 2.2)
+    if settings.noise > 0:
+        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        image += noise * settings.noise * (0.5 + 0.5 * image / 255)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def scan(
+    world: World, lidar2world: np.ndarray, objects: ObjectArrays, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One LiDAR sweep.
+
+    Returns:
+        Points (P, 5) float32 in the LiDAR frame: x, y, z in metres, intensity 0..255, ring 0..31 from below; and the object index
+        of every point (P,) int32, -1 = static.
+    """
+    azimuth = np.linspace(np.pi, -np.pi, LIDAR_AZIMUTHS, endpoint=False)
+    grid_azimuth, grid_elevation = np.meshgrid(azimuth, LIDAR_ELEVATIONS, indexing='ij')
+    ring = np.tile(np.arange(32), LIDAR_AZIMUTHS)
+    local = spherical(grid_azimuth.ravel(), grid_elevation.ravel())
+    directions = rotate(local, lidar2world[:3, :3])
+    hits = world.cast(objects, lidar2world[:3, 3], directions, np.arange(len(world.actors), dtype=np.int64), normals=True)
+    facing = np.abs((hits.normal * directions).sum(axis=1))
+    reflectance = MATERIAL_REFLECTANCE[hits.material]
+    painted = np.isin(hits.material, (Material.PAINT, Material.PAINT2)) & (hits.obj >= 0)
+    if painted.any():
+        which = (hits.material[painted] == Material.PAINT2).astype(np.int64)
+        reflectance[painted] = 10 + 90 * world.paints[hits.obj[painted], which].mean(axis=1)
+    intensity = reflectance * (0.3 + 0.7 * facing) * rng.normal(1.0, 0.1, len(directions))
+    distance = hits.t + rng.normal(0, 0.015, len(directions))
+    keep = (hits.t > _MIN_RANGE) & (rng.random(len(directions)) > 0.02 + 0.15 * (intensity < 6))
+    points = np.empty((int(keep.sum()), 5), np.float32)
+    points[:, :3] = local[keep] * distance[keep, None]
+    points[:, 3] = np.clip(np.rint(intensity[keep]), 0, 255)
+    points[:, 4] = ring[keep]
+    return points, hits.obj[keep]
+
+
+def survey_directions(world: World, lidar_height: float) -> np.ndarray:
+    """Directions (R, 3) of the dense scan that stands for the LiDAR sweeps between key frames, LiDAR frame.
+
+    Below the horizon the rays meet flat ground at even distances, so that no label voxel is missed; above they are evenly spaced.
+    """
+    step = 0.5 * world.config.voxel_size
+    reach = max(float(np.hypot(*grid.extent[:2])) / 2 for grid in world.config.grids.values())
+    reach = min(reach, world.config.view_distance)
+    lowest = -LIDAR_ELEVATIONS[0]
+    ground = np.arange(lidar_height / np.tan(lowest), reach, step)
+    rise = np.arange(-np.arctan2(lidar_height, reach), LIDAR_ELEVATIONS[-1], step / (0.6 * reach))
+    elevation = np.concatenate([-np.arctan2(lidar_height, ground), rise])
+    azimuth = np.arange(0, 2 * np.pi, step / (0.6 * reach))
+    grid_azimuth, grid_elevation = np.meshgrid(azimuth, elevation, indexing='ij')
+    return spherical(grid_azimuth.ravel(), grid_elevation.ravel())
