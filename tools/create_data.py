@@ -18,7 +18,7 @@ def _add_synthetic(commands) -> None:
     parser = commands.add_parser(
         'synthetic',
         help='generate procedural streets in the formats of the benchmarks',
-        description='Generates procedural streets: images, LiDAR sweeps, boxes and occupancy labels. See docs/synthetic_data.md.',
+        description='Generates procedural streets: images, LiDAR sweeps, boxes and labels. See docs/synthetic_data.md.',
     )
     parser.add_argument(
         '--format', choices=('occ3d', 'surroundocc', 'both'), default='both', help='label format (default: both)'
@@ -66,9 +66,8 @@ def _run_synthetic(args: argparse.Namespace) -> int:
     config = replace(config, camera=replace(config.camera, light=args.light))
     result = generate(config, args.out, workers=args.workers, overwrite=args.overwrite, previews=args.preview)
     frames = ', '.join(f'{count} {split}' for split, count in result['frames'].items())
-    print(
-        f'{"already there" if result["reused"] else "wrote"}: {args.out} ({frames} frames, {"x".join(map(str, config.image_size))})'
-    )
+    state = 'already there' if result['reused'] else 'wrote'
+    print(f'{state}: {args.out} ({frames} frames, images {"x".join(map(str, config.image_size))})')
     return 0
 
 

@@ -105,10 +105,8 @@ class FrameMaker:
         here = self.world.ego_pose(self.world.key_time(frame))[:2, 3]
         poses = [self.world.ego_pose(self.world.key_time(i)) for i in range(len(self))]
         near = [i for i, pose in enumerate(poses) if i != frame and np.hypot(*(pose[:2, 3] - here)) < reach]
-        chosen = (
-            [near[i] for i in np.unique(np.linspace(0, len(near) - 1, _MAX_SURVEYS - 1).round().astype(int))] if near else []
-        )
-        return [poses[i] @ self.rig.lidar2ego for i in (frame, *chosen)]
+        spread = np.linspace(0, len(near) - 1, min(len(near), _MAX_SURVEYS - 1)).round().astype(int)
+        return [poses[i] @ self.rig.lidar2ego for i in (frame, *(near[i] for i in spread))]
 
     def _boxes(self, objects, lidar2world, points, point_object, time) -> tuple[BoxRecord, np.ndarray]:
         """Boxes within the view distance, in the LiDAR frame, and their velocities."""

@@ -1,4 +1,4 @@
-"""Rigid transforms. Products with many points are written out, because a threaded BLAS need not give the same bits every time."""
+"""Rigid transforms. Products with many points are written out: a threaded BLAS need not give the same bits every time."""
 
 import numpy as np
 

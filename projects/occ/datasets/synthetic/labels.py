@@ -29,8 +29,12 @@ _MIN_HITS = 3
 
 @dataclass
 class Survey:
-    """Rays that looked at the world at the time of a key frame, world frame: pairs of origin (3,), directions (R, 3) and lengths
-    (R,), and the objects they met (K,) bool."""
+    """What a LiDAR saw of the world at the time of a key frame.
+
+    Attributes:
+        rays: Triples of origin (3,), directions (R, 3) and lengths (R,), world frame, metres.
+        met: (K,) bool, objects hit often enough.
+    """
 
     rays: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     met: np.ndarray
@@ -141,8 +145,11 @@ def _object_points(world: World, objects: ObjectArrays, k: int) -> np.ndarray:
 
 
 def to_surroundocc(classes: np.ndarray, grid: VoxelGrid, rng: np.random.Generator, noise: float = 0.004) -> np.ndarray:
-    """Classes (X, Y, Z) with 0 others and 17 free -> SurroundOcc's ids: ``grid.free_index`` and, for class 'others' and a random
-    share ``noise`` of the occupied voxels, ``grid.ignore_index`` (the benchmark's noise points)."""
+    """Changes the generator's classes (X, Y, Z) to SurroundOcc's.
+
+    Free voxels become ``grid.free_index``; class 'others' and a random share ``noise`` of the occupied voxels become
+    ``grid.ignore_index``, as the benchmark's noise points do.
+    """
     labels = classes.copy()
     labels[classes == FREE] = grid.free_index
     labels[(classes == CLASS_ID['others']) | ((classes != FREE) & (rng.random(classes.shape) < noise))] = grid.ignore_index

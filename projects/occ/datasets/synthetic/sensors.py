@@ -191,8 +191,8 @@ def scan(
     """One LiDAR sweep.
 
     Returns:
-        Points (P, 5) float32 in the LiDAR frame: x, y, z in metres, intensity 0..255, ring 0..31 from below; and the object index
-        of every point (P,) int32, -1 = static.
+        Points (P, 5) float32 in the LiDAR frame: x, y, z in metres, intensity 0..255, ring 0..31 from below; and the object
+        index of every point (P,) int32, -1 = static.
     """
     azimuth = np.linspace(np.pi, -np.pi, LIDAR_AZIMUTHS, endpoint=False)
     grid_azimuth, grid_elevation = np.meshgrid(azimuth, LIDAR_ELEVATIONS, indexing='ij')
@@ -219,7 +219,7 @@ def scan(
 def survey_directions(world: World, lidar_height: float) -> np.ndarray:
     """Directions (R, 3) of the dense scan that stands for the LiDAR sweeps between key frames, LiDAR frame.
 
-    Below the horizon the rays meet flat ground at even distances, so that no label voxel is missed; above they are evenly spaced.
+    Below the horizon the rays meet flat ground at even distances, so that no voxel is missed; above they are evenly spaced.
     """
     step = 0.5 * world.config.voxel_size
     reach = max(float(np.hypot(*grid.extent[:2])) / 2 for grid in world.config.grids.values())

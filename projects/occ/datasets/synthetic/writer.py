@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from projects.occ.datasets.atomic_write import write_atomically
 from projects.occ.datasets.frame_record import FrameRecord
@@ -63,9 +64,7 @@ def write_infos(path: Path, infos: list[dict[str, Any]], config: SyntheticConfig
 
 
 def _quaternion(matrix: np.ndarray) -> list[float]:
-    """Unit quaternion (w, x, y, z) of a rotation matrix with a rotation angle below 180 degrees or about any axis."""
-    from scipy.spatial.transform import Rotation
-
+    """Unit quaternion (w, x, y, z) of a rotation matrix."""
     x, y, z, w = Rotation.from_matrix(matrix[:3, :3]).as_quat()
     return [float(w), float(x), float(y), float(z)]
 
@@ -75,15 +74,14 @@ def _pose(matrix: np.ndarray) -> dict[str, list[float]]:
 
 
 def gaussrender_infos(frames: list[FrameRecord]) -> dict[str, Any]:
-    """The pickle style of GaussRender's SurroundOcc files: frames by scene token, and (scene token, index) of the key frames."""
+    """The pickle style of GaussRender's SurroundOcc files: frames by scene, and (scene token, index) of the key frames."""
     infos: dict[str, list] = {}
     metadata = []
     for record in frames:
-        identity_intrinsics: list = []
         sensors = {
             'LIDAR_TOP': {
                 'filename': record.lidar_path,
-                'calib': {**_pose(record.lidar2ego), 'camera_intrinsic': identity_intrinsics},
+                'calib': {**_pose(record.lidar2ego), 'camera_intrinsic': []},
                 'pose': _pose(record.ego2global),
             }
         }
