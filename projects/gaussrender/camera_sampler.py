@@ -108,7 +108,7 @@ class CameraSampler(nn.Module):
             chosen = torch.multinomial(weights, self.num_cameras, replacement=True, generator=generator)
         return {'indices': chosen, **self.strategy.draw(len(chosen), generator)}
 
-    def apply(self, cameras: CameraBatch, draws: Mapping[str, Tensor]) -> CameraBatch:
+    def place(self, cameras: CameraBatch, draws: Mapping[str, Tensor]) -> CameraBatch:
         """The virtual cameras that ``draws`` make of the real ``cameras``; pure."""
         chosen = cameras.select(draws['indices'])
         width, height = self.strategy.image_size or (cameras.width, cameras.height)
@@ -119,7 +119,7 @@ class CameraSampler(nn.Module):
         """Draws, counts the step and returns the virtual cameras."""
         draws = self.draw(cameras.num_cameras)
         self.steps += 1
-        return self.apply(cameras, draws)
+        return self.place(cameras, draws)
 
     def get_extra_state(self) -> Tensor:
         """Steps drawn so far, int64 without dimensions; a tensor because checkpoint writers expect tensors."""

@@ -114,7 +114,7 @@ class GaussRender(nn.Module):
             ImportError: If the rasteriser is not installed.
         """
         labels = self._check(logits, labels, cameras)
-        virtual = self.cameras(cameras) if draws is None else self.cameras.apply(cameras, draws)
+        virtual = self.cameras(cameras) if draws is None else self.cameras.place(cameras, draws)
         views = {kind: camera for kind, camera in self._views(virtual, logits).items() if kind in self.render_loss.views}
         visible = self._visible(views, labels)
         gaussians = self.gaussians(logits, voxel_feats)
@@ -133,7 +133,7 @@ class GaussRender(nn.Module):
     ) -> RenderedScene:
         """Renders predictions into exactly the given cameras, for evaluation and pictures.
 
-        Virtual cameras as in training come from ``m.cameras(cameras)``, or ``m.cameras.apply(cameras, draws)``.
+        Virtual cameras as in training come from ``m.cameras(cameras)``, or ``m.cameras.place(cameras, draws)``.
 
         Args:
             logits: (B, C, X, Y, Z).

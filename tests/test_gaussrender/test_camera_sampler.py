@@ -65,7 +65,7 @@ def test_drawing_ahead_changes_nothing_and_draws_can_be_replayed(six_cameras):
     sampler = make()
     draws = sampler.draw(6)
     assert sampler.steps == 0
-    torch.testing.assert_close(sampler.apply(six_cameras, draws).ref2cam, sampler(six_cameras).ref2cam, rtol=0, atol=0)
+    torch.testing.assert_close(sampler.place(six_cameras, draws).ref2cam, sampler(six_cameras).ref2cam, rtol=0, atol=0)
     assert sampler.steps == 1
     given = sampler.draw(6, torch.Generator().manual_seed(3))
     torch.testing.assert_close(given, sampler.draw(6, torch.Generator().manual_seed(3)))
