@@ -27,6 +27,7 @@ class Gaussians:
         opacities: (B, N), in [0, 1].
         features: (B, N, C), class *logits*; the renderer turns them into probabilities.
         keep: (B, N) bool, Gaussians that take part at all, or None for all of them.
+        isotropic: The three scales of every Gaussian are equal, so that ``quats`` change nothing and are not rendered.
     """
 
     means: Tensor
@@ -35,6 +36,7 @@ class Gaussians:
     opacities: Tensor
     features: Tensor
     keep: Tensor | None = None
+    isotropic: bool = False
 
 
 @dataclass
@@ -119,7 +121,7 @@ class VoxelsToGaussians(nn.Module):
         transfer_colors: Colours are the logits of the network instead of the decoder's.
         transfer_opacity: Opacity from the probability of free space instead of the decoder's.
         overwrite_scales: Constant isotropic scales instead of the decoder's.
-        overwrite_rotations: Identity rotations instead of the decoder's.
+        overwrite_rotations: Identity rotations instead of the decoder's; no difference in images with constant scales.
         overwrite_opacity: Opacity 0 where the most likely class is the free one, else 1; no gradient. Used to compare images.
         opacity_curve: How ``transfer_opacity`` sharpens the free probability p. ``'compatible'`` is the original's
             p' = p^2 below 0.5, else 1 - (1 - p)^2, which jumps from 0.25 to 0.75 at p = 0.5; ``'continuous'`` is 2 p^2 below
@@ -209,17 +211,17 @@ class VoxelsToGaussians(nn.Module):
                 keep = flat.argmax(-1) != self.grid.free_index
                 free = F.one_hot(torch.tensor(self.grid.free_index, device=device), self.num_classes).bool()
                 features = features.masked_fill(free, ABSENT_LOGIT)
-            if self.overwrite_scales or decoded is None:
+            isotropic = self.overwrite_scales or decoded is None
+            if isotropic:
                 scales = flat.new_full((1, 1, 3), self.gaussian_scale).expand(batch, num, 3)
             else:
                 scales = decoded.scales
             if self.overwrite_rotations or decoded is None:
                 quats = flat.new_tensor((1.0, 0.0, 0.0, 0.0)).expand(batch, num, 4)
             else:
-                # a rotation changes nothing in an isotropic Gaussian: its gradient is zero, but computing it would be costly
-                quats = decoded.quats.detach() if self.overwrite_scales else decoded.quats
+                quats = decoded.quats
             means = self.grid.centers(device, torch.float64).to(dtype).view(1, num, 3).expand(batch, num, 3)
-            return Gaussians(means, scales, quats, opacities, features, keep)
+            return Gaussians(means, scales, quats, opacities, features, keep, isotropic)
 
     def predict_opacities(self, logits: Tensor, voxel_feats: Tensor | None = None) -> Tensor:
         """Opacity of every voxel under the configured switches.

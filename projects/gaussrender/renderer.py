@@ -14,6 +14,8 @@ from projects.occ.structures import VoxelGrid
 from .cameras import CameraBatch
 from .gaussians import Gaussians, as_grid, compute_dtype
 
+IDENTITY_QUAT = torch.tensor([1.0, 0.0, 0.0, 0.0])
+
 
 @dataclass
 class RenderedViews:
@@ -149,6 +151,8 @@ class GaussianRenderer(nn.Module):
         Returns:
             RenderedViews: Differentiable in every tensor of ``gaussians``.
         """
+        # rotating an isotropic Gaussian only adds rounding, and a gradient of zero that is costly to compute
+        quats = IDENTITY_QUAT.to(gaussians.quats).expand_as(gaussians.quats) if gaussians.isotropic else gaussians.quats
         views = []
         for b in range(cameras.batch_size):
             for n in range(cameras.num_cameras):
@@ -162,7 +166,7 @@ class GaussianRenderer(nn.Module):
                 views.append(
                     self._rasterize(
                         rows(gaussians.means),
-                        rows(gaussians.quats),
+                        rows(quats),
                         rows(gaussians.scales),
                         rows(gaussians.opacities),
                         rows(gaussians.features).to(compute_dtype(gaussians.features)).softmax(-1),
@@ -195,7 +199,7 @@ class GaussianRenderer(nn.Module):
 
     def _rasterize_labels(self, means: Tensor, ids: Tensor, view: tuple[Tensor, Tensor, int, int]) -> tuple[Tensor, ...]:
         """One image of opaque isotropic Gaussians at ``means`` (G, 3) with class ids (G,) int64."""
-        quats = means.new_tensor((1.0, 0.0, 0.0, 0.0)).expand(len(means), 4)
+        quats = IDENTITY_QUAT.to(means).expand(len(means), 4)
         scales = means.new_full((1, 1), self.gaussian_scale).expand(len(means), 3)
         # the rasteriser takes the ids themselves: one addition per blended pair instead of one per class
         return self._rasterize(means, quats, scales, means.new_ones(len(means)), ids, view)

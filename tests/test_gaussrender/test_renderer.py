@@ -84,6 +84,17 @@ class TestPrediction:
         everything = torch.ones(2, 2, 256, dtype=torch.bool)
         torch.testing.assert_close(renderer(gaussians, cameras).sem, renderer(gaussians, cameras, everything).sem)
 
+    def test_rotations_matter_for_unequal_scales_only(self, grid, cameras, logits, feats):
+        def render(**switches):
+            module = VoxelsToGaussians(grid, feat_channels=6, **switches)
+            for name, p in module.named_parameters():
+                torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(len(name)))
+            return GaussianRenderer(grid)(module(logits, feats), cameras).sem.detach()
+
+        decoded, identity = render(overwrite_scales=False), render(overwrite_scales=False, overwrite_rotations=True)
+        assert float((decoded - identity).abs().max()) > 0.01
+        torch.testing.assert_close(render(), render(overwrite_rotations=True), rtol=0, atol=0)
+
     def test_half_precision_and_autocast_render_in_float32(self, grid, cameras, logits):
         renderer, make = GaussianRenderer(grid), VoxelsToGaussians(grid)
         with torch.autocast('cpu', dtype=torch.bfloat16):
