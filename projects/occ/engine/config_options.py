@@ -116,14 +116,15 @@ def _proposal(cfg: Config, key: str) -> str:
     if isinstance(node, (list, tuple)):
         return f' {parent} is a list of {len(node)} elements, 0 to {len(node) - 1}.'
     siblings = [str(name) for name in node] if isinstance(node, (Mapping, Config)) else []
-    near = [f'{parent}.{name}'.lstrip('.') for name in get_close_matches(parts[depth], siblings, n=1, cutoff=0.5)]
-    if near:
-        near = [candidate for candidate in ('.'.join([near[0], *parts[depth + 1 :]]),) if candidate in paths] or near
-    else:
-        # right name, wrong place
-        near = [path for path in paths if path.split('.')[-1] == parts[-1]][:3] or get_close_matches(
-            key, paths, n=1, cutoff=0.6
-        )
+    # the same key elsewhere, a typing error here, the same name elsewhere, anything that looks alike
+    near = [path for path in paths if path.endswith(f'.{key}')][:3]
+    if not near:
+        near = [f'{parent}.{name}'.lstrip('.') for name in get_close_matches(parts[depth], siblings, n=1, cutoff=0.5)]
+        near = [
+            '.'.join([path, *parts[depth + 1 :]]) for path in near if '.'.join([path, *parts[depth + 1 :]]) in paths
+        ] or near
+    near = near or [path for path in paths if path.split('.')[-1] == parts[-1]][:3]
+    near = near or [path for path in get_close_matches(key, paths, n=2, cutoff=0.8) if not key.startswith(path)]
     if near:
         return f' Nearest existing: {", ".join(near)}.'
     if not isinstance(node, (Mapping, Config)):

@@ -1,8 +1,13 @@
 """A complete tiny project for tests of the engine: data set with random augmentation, model with dropout, metric, config."""
 
+import importlib.util
 import random
+import sys
 import uuid
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from unittest import mock
 
 import numpy as np
 import torch
@@ -49,7 +54,7 @@ class ToyOccDataset(BaseDataset):
     def __init__(self, length: int = 7, poison: int = -1, **kwargs) -> None:
         self.length = length
         self.poison = poison
-        super().__init__(**kwargs)
+        super().__init__(serialize_data=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         rng = np.random.default_rng(0)
@@ -117,7 +122,10 @@ class ToyRecordHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         with open(f'{self.path}.{runner.rank}', 'a') as file:
-            file.write(f'{runner.iter} {float(outputs["loss"]).hex()}\n')
+            file.write(f'{runner.iter} {outputs["loss"].item().hex()}\n')
+
+    def after_train(self, runner) -> None:
+        stop_workers(runner)
 
 
 @HOOKS.register_module()
@@ -129,7 +137,15 @@ class ToyStopHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if runner.iter == self.iteration:
+            stop_workers(runner)
             raise KeyboardInterrupt
+
+
+def stop_workers(runner) -> None:
+    """Ends persistent workers; left to Python's garbage collector they wait five seconds each."""
+    iterator = runner.train_dataloader._iterator
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 def read_losses(path: Path, rank: int = 0) -> dict[int, str]:
@@ -138,8 +154,36 @@ def read_losses(path: Path, rank: int = 0) -> dict[int, str]:
     return {int(line.split()[0]): line.split()[1] for line in lines if line}
 
 
+@cache
+def load_tool(name: str) -> ModuleType:
+    """A script of ``tools/`` as a module; by path, because ``test`` is also a package of Python."""
+    # configs of the tests import this file by name
+    sys.modules.setdefault('toy_occupancy', sys.modules[__name__])
+    spec = importlib.util.spec_from_file_location(f'occ_tools_{name}', REPO_ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def train(config: Path, *arguments: object) -> int:
+    """Runs tools/train.py in this process, with the work directory beside the config; returns the exit code."""
+    return _run('train', config, *arguments)
+
+
+def evaluate(config: Path, checkpoint: Path, *arguments: object) -> int:
+    """Runs tools/test.py in this process, like :func:`train`."""
+    return _run('test', config, checkpoint, *arguments)
+
+
+def _run(tool: str, config: Path, *arguments: object) -> int:
+    work_dir = config.parent / f'work_{config.stem}'
+    # laying out the dumped config nicely takes most of the time of a run
+    with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
+        return load_tool(tool).main([str(config), *map(str, arguments), '--work-dir', str(work_dir)])
+
+
 def write_config(folder: Path, name: str = 'toy', extra: str = '') -> Path:
-    """Writes a config that inherits the real runtime config; ``extra`` is appended. The record goes to ``folder/losses``."""
+    """Writes a config that inherits the real runtime config; ``extra`` is appended. Losses go to ``folder/losses_<name>``."""
     path = folder / f'{name}.py'
     path.write_text(
         f"""
@@ -147,7 +191,7 @@ _base_ = [{str(REPO_ROOT / 'configs/_base_/default_runtime.py')!r}]
 custom_imports = dict(imports=['projects.occ.engine', 'toy_occupancy'])
 visualizer = dict(type='Visualizer')
 experiment_name = {uuid.uuid4().hex!r}
-default_hooks = dict(logger=dict(interval=1), record=dict(type='ToyRecordHook', path={str(folder / 'losses')!r}))
+default_hooks = dict(logger=dict(interval=1), record=dict(type='ToyRecordHook', path={str(folder / f'losses_{name}')!r}))
 model = dict(type='ToyOccModel')
 pipeline = [dict(type='ToyAugment'), dict(type='ToyPack')]
 train_dataloader = dict(

@@ -1,0 +1,160 @@
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from projects.occ.engine.checkpoint import (
+    check_checkpoint_file,
+    compare_keys,
+    find_latest_checkpoint,
+    load_from_local,
+    loading_policy,
+)
+from projects.occ.engine.errors import CheckpointError
+
+
+class Payload:
+    """Pickles as a call of ``function(*arguments)``."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """Builds checkpoints that create the file ``sprung`` when they are unpickled without care."""
+    sprung = tmp_path / 'sprung'
+
+    def build(name, *call):
+        path = tmp_path / name
+        torch.save(dict(state_dict=dict(weight=torch.zeros(2)), extra=Payload(*call)), path)
+        return path
+
+    return build, sprung
+
+
+def test_checkpoints_with_the_history_of_mmengine_load_as_plain_data(tmp_path):
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    torch.save(
+        dict(
+            message_hub=dict(log_scalars=OrderedDict(loss=buffer), runtime_info=dict(eta=np.float64(3.5))),
+            arrays=[np.array([0, 1, 1], dtype=kind) for kind in ('f4', 'f8', 'i4', 'i8', 'u1', '?')],
+        ),
+        tmp_path / 'stock.pth',
+    )
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'stock.pth'))
+    assert loaded['message_hub']['log_scalars']['loss'].mean() == 1.5
+    assert loaded['message_hub']['runtime_info']['eta'] == 3.5
+    assert loaded['arrays'][3].tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize('kind', ['system', 'eval', 'getattr'])
+def test_a_malicious_checkpoint_is_refused_and_not_executed(trap, kind):
+    build, sprung = trap
+    calls = dict(
+        system=(os.system, f'touch {sprung}'),
+        eval=(eval, f"open({str(sprung)!r}, 'w')"),
+        getattr=(getattr, HistoryBuffer.update, '__globals__'),
+    )
+    path = build(f'{kind}.pth', *calls[kind])
+    with pytest.raises(CheckpointError, match='nothing was loaded') as caught:
+        CheckpointLoader.load_checkpoint(str(path))
+    assert '--trust-checkpoint' in str(caught.value) and kind in str(caught.value)
+    assert not sprung.exists()
+
+
+def test_the_getter_reaches_nothing_but_four_statistics(trap):
+    build, _ = trap
+    for owner, name in (
+        (HistoryBuffer, '__init__'),
+        (HistoryBuffer, '__dict__'),
+        (torch.Tensor, 'mean'),
+        (HistoryBuffer, 'update'),
+    ):
+        with pytest.raises(CheckpointError, match='getattr'):
+            load_from_local(build('attribute.pth', getattr, owner, name))
+
+
+def test_a_trusted_checkpoint_loads_whole_inside_the_policy_only(trap):
+    build, sprung = trap
+    path = build('system.pth', os.system, f'touch {sprung}')
+    with loading_policy(trust=True):
+        assert load_from_local(path)['state_dict']['weight'].shape == (2,)
+    assert sprung.exists()
+    sprung.unlink()
+    with pytest.raises(CheckpointError):
+        load_from_local(path)
+    assert not sprung.exists()
+
+
+def test_the_policy_binds_other_loaders_and_restores_the_environment(trap, monkeypatch):
+    build, sprung = trap
+    path = build('system.pth', os.system, f'touch {sprung}')
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    with loading_policy(), pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=False)
+    assert not sprung.exists()
+    assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'
+    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
+
+
+def test_broken_and_missing_files_are_named(tmp_path):
+    torch.save(dict(weight=torch.zeros(1000)), tmp_path / 'good.pth')
+    data = (tmp_path / 'good.pth').read_bytes()
+    (tmp_path / 'cut.pth').write_bytes(data[: len(data) // 2])
+    (tmp_path / 'page.pth').write_text('<html>not found</html>')
+    (tmp_path / 'empty.pth').write_bytes(b'')
+    for name in ('cut', 'page', 'empty'):
+        with pytest.raises(CheckpointError, match=f'{name}.pth.*no readable PyTorch file'):
+            load_from_local(tmp_path / f'{name}.pth')
+    with pytest.raises(CheckpointError, match='does not exist; give the path of a .pth file'):
+        load_from_local(tmp_path / 'absent.pth')
+    check_checkpoint_file('https://example.org/absent.pth')
+
+
+def test_latest_checkpoint(tmp_path):
+    assert find_latest_checkpoint(tmp_path) is None
+    for index, name in enumerate(('epoch_10.pth', 'epoch_9.pth', 'best_occ_mIoU_epoch_9.pth', 'other.pth')):
+        (tmp_path / name).write_text('')
+        os.utime(tmp_path / name, (index, index))
+    newest = str(tmp_path / 'epoch_9.pth')
+    assert find_latest_checkpoint(tmp_path) == newest
+    pointer = tmp_path / 'last_checkpoint'
+    for broken in ('', '/gone/epoch_77.pth'):
+        pointer.write_text(broken)
+        assert find_latest_checkpoint(tmp_path) == newest
+    # moved work directory: the name counts, not the folder it was in
+    pointer.write_text('/gone/epoch_10.pth')
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_10.pth')
+    pointer.write_text(f'{tmp_path}/best_occ_mIoU_epoch_9.pth\n')
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'best_occ_mIoU_epoch_9.pth')
+
+
+def test_key_report_counts_and_names_what_differs():
+    def weights(**shapes):
+        return {name.replace('_of_', '.'): torch.zeros(shape) for name, shape in shapes.items()}
+
+    model = weights(head_of_w=(2, 3), neck_of_w=(1,), neck_of_b=(1,), aggregator_of_x=(4,), bn_of_num_batches_tracked=())
+    same = compare_keys(model, model)
+    assert same.exact and same.matched == 5 and not same.skipped
+
+    other = weights(head_of_w=(2, 4), neck_of_w=(1,), old_of_a=(1,), old_of_b=(1,), aggregator_of_y=(1,))
+    report = compare_keys(other, model)
+    assert not report.exact and report.matched == 1
+    assert (report.missing, report.unexpected) == (['neck.b'], ['old.a', 'old.b'])
+    assert report.reshaped == {'head.w': ((2, 4), (2, 3))}
+    assert sorted(report.skipped) == ['aggregator.x', 'aggregator.y']
+    assert report.describe() == (
+        '1 of 3 model entries match; only in the model: neck.* (1); only in the checkpoint: old.* (2); '
+        'other shape: head.w (2, 4) in the checkpoint, (2, 3) in the model'
+    )
+    # an aggregator of another shape is of no use and no obstacle
+    assert compare_keys(weights(aggregator_of_x=(9,)), weights(aggregator_of_x=(4,))).skipped == ['aggregator.x']
