@@ -3,6 +3,8 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
+from mmengine.model import Sequential
+from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, save_checkpoint, weights_to_cpu
 
 from projects.gaussrender.aggregator import GaussRenderAggregator, cameras_from_samples
 from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid
@@ -143,3 +145,28 @@ class TestConfig:
         cfg = experiment('aggregator_occ3d')
         cfg.merge_from_dict({'model.aggregator.loss.bev_depth': 0, 'model.aggregator.cameras.type': 'ElevatedCameras'})
         assert cfg.model.aggregator.loss.bev_depth == 0 and cfg.model.aggregator.cameras.type == 'ElevatedCameras'
+
+
+class TestInsideMmengine:
+    def test_checkpoint_functions_keep_the_camera_state(self, build, tmp_path):
+        module, fresh = build(gaussians=dict(feat_channels=6)), build(gaussians=dict(feat_channels=6))
+        module.cameras.steps = 11
+        path = str(tmp_path / 'epoch.pth')
+        save_checkpoint(dict(state_dict=weights_to_cpu(get_state_dict(module))), path)
+        load_checkpoint(fresh, path, strict=True)
+        assert fresh.cameras.steps == 11
+        torch.testing.assert_close(fresh.gaussians.state_dict(), module.gaussians.state_dict())
+
+    def test_converted_weights_of_the_original_load_strictly(self, build, tmp_path):
+        module = build(gaussians=dict(feat_channels=6))
+        decoder = {name: torch.full_like(p, 0.5) for name, p in module.named_parameters()}
+        assert sorted(decoder) == sorted(f'gaussians.mlp_coarse.{i}.{kind}' for i in (0, 2, 4) for kind in ('weight', 'bias'))
+        path = str(tmp_path / 'official.pth')
+        torch.save(dict(state_dict=decoder), path)
+        load_checkpoint(module, path, strict=True)
+        assert all(float(p.detach().min()) == 0.5 for p in module.parameters())
+
+    def test_initialisation_walks_through(self, build):
+        visited = []
+        Sequential(build(gaussians=dict(feat_channels=6))).apply(lambda m: visited.append(type(m).__name__)).init_weights()
+        assert {'GaussRenderAggregator', 'CameraSampler', 'VoxelsToGaussians', 'Linear'} <= set(visited)
