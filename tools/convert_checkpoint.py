@@ -5,7 +5,7 @@ Usage:
     python tools/convert_checkpoint.py tpvformer ours.pth official.pth --reverse
 
 A family takes part by offering ``projects/<family>/checkpoint.py`` with four functions:
-``identify(keys)``, ``to_project(keys)``, ``to_official(state_dict, source, dropped)`` and ``adaptable(key, theirs, ours)``;
+``identify(keys)``, ``to_project(keys)``, ``to_official(state_dict, source, dropped)`` and ``adapt(key, given, own)``;
 and ``SOURCES``, which describes the code bases that it knows. Nothing is computed: every weight keeps its bits.
 """
 
@@ -14,7 +14,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,10 +99,13 @@ def model_weights(config: str) -> dict[str, Tensor]:
     return MODELS.build(cfg.model).state_dict()
 
 
-def compare_with_model(weights: Mapping[str, Tensor], model: dict[str, Tensor], rules: ModuleType, source: str) -> KeyReport:
-    """Compares weights in our names with a model.
+def compare_with_model(
+    weights: Mapping[str, Tensor], model: dict[str, Tensor], rules: ModuleType, source: str
+) -> tuple[KeyReport, dict[str, Tensor]]:
+    """Compares weights in our names with a model; weights of an image network with that part of the model only.
 
-    Weights of an image network are compared with that part of the model only.
+    Returns:
+        The report, and entries of another shape as they have to be for this model.
     """
     sides = [{key: value for key, value in side.items() if not key.endswith('_extra_state')} for side in (weights, model)]
     weights, model = sides  # without the progress of a training, which is no weight
@@ -110,11 +113,11 @@ def compare_with_model(weights: Mapping[str, Tensor], model: dict[str, Tensor], 
         model = {key: value for key, value in model.items() if key.startswith(('img_backbone.', 'img_neck.'))}
     both_have_guest = all(any(key.startswith(GUEST) for key in side) for side in sides)
     report = compare_keys(weights, model, interchangeable=() if both_have_guest else (GUEST,))
-    for key, (theirs, ours) in list(report.reshaped.items()):
-        if rules.adaptable(key, theirs, ours):
-            del report.reshaped[key]
-            report.skipped.append(key)
-    return report
+    adapted = {key: rules.adapt(key, weights[key], model[key]) for key in report.reshaped}
+    adapted = {key: value for key, value in adapted.items() if value is not None}
+    for key in adapted:
+        del report.reshaped[key]
+    return report, adapted
 
 
 @dataclass
@@ -128,6 +131,7 @@ class Conversion:
         unknown: Keys of the file that have no place.
         checkpoint: Contents of the output file.
         report: Comparison with the model of ``--config``, by our names.
+        adapted: Entries, by our names, that the model of ``--config`` needs in another shape.
     """
 
     weights: dict[str, Tensor]
@@ -136,6 +140,7 @@ class Conversion:
     unknown: list[str]
     checkpoint: dict[str, Any]
     report: KeyReport | None = None
+    adapted: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def to_ours(args: argparse.Namespace, rules: ModuleType) -> Conversion:
@@ -160,16 +165,17 @@ def to_ours(args: argparse.Namespace, rules: ModuleType) -> Conversion:
             if new in converted and not torch.equal(converted[new], weights[old]):
                 raise CheckpointError(f'{args.input!r} holds two different tensors for {new!r}')
             converted[new] = weights[old]
-    report = compare_with_model(converted, model_weights(args.config), rules, source) if args.config else None
+    report, adapted = compare_with_model(converted, model_weights(args.config), rules, source) if args.config else (None, {})
     if report is not None:
         converted = {key: value for key, value in converted.items() if key not in {*report.reshaped, *report.unexpected}}
+    converted.update(adapted)
     record = dict(
         family=args.family,
         source=source,
         file=os.path.basename(args.input),
-        dropped={old: weights[old] for old, new in renamed.items() if new is None},
+        dropped={old: weights[old] for old, new in renamed.items() if new is None or new in adapted},
     )
-    return Conversion(weights, source, renamed, unknown, dict(state_dict=converted, meta={RECORD: record}), report)
+    return Conversion(weights, source, renamed, unknown, dict(state_dict=converted, meta={RECORD: record}), report, adapted)
 
 
 def to_theirs(args: argparse.Namespace, rules: ModuleType) -> Conversion:
@@ -187,9 +193,9 @@ def to_theirs(args: argparse.Namespace, rules: ModuleType) -> Conversion:
             f'(its first key is {next(iter(weights))!r}), so there is nothing to reverse'
             + other_family(list(weights), args.family)
         )
-    report = compare_with_model(weights, model_weights(args.config), rules, source) if args.config else None
+    report, adapted = compare_with_model(weights, model_weights(args.config), rules, source) if args.config else (None, {})
     official, renamed, unknown = rules.to_official(weights, source, record.get('dropped'))
-    return Conversion(weights, source, renamed, unknown, dict(state_dict=official), report)
+    return Conversion(weights, source, renamed, unknown, dict(state_dict=official), report, adapted)
 
 
 def print_keys(conversion: Conversion, reverse: bool) -> None:
@@ -203,8 +209,10 @@ def print_keys(conversion: Conversion, reverse: bool) -> None:
             status, note = 'shape', f', the model has {report.reshaped[ours][1]}'
         elif report is not None and ours in report.unexpected:
             status = 'unexpected'
+        elif ours in conversion.adapted:
+            status, note = 'adapted', f', the model has {tuple(conversion.adapted[ours].shape)}'
         elif report is not None and ours in report.skipped:
-            status = 'not in model' if ours.startswith(GUEST) else 'adapted'
+            status = 'not in model'
         arrow = '' if new in (None, old) else f' -> {new}'
         print(f'{status:<13}{old}{arrow} {tuple(conversion.weights[old].shape)}{note}')
     for key in conversion.unknown:

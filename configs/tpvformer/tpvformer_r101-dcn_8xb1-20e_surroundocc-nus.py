@@ -13,5 +13,5 @@ _base_ = [
 
 model = dict(grid=_base_.grid, occ_head=dict(loss_occ=dict(class_weights=_base_.class_weights)))
 
-# Backbone and neck start from FCOS3D; the public file can be used as it is. README.md says where to get it.
+# Backbone and neck start from FCOS3D; README.md says how to make this file. None: from scratch.
 load_from = 'data/pretrained/r101_dcn_fcos3d_pretrain.pth'

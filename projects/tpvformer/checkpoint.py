@@ -1,11 +1,11 @@
 """Names of the weights in the original code bases and here.
 
 ``tools/convert_checkpoint.py`` finds this module by its place and needs ``SOURCES``, ``identify``,
-``to_project``, ``to_official`` and ``adaptable``; another family offers the same.
+``to_project``, ``to_official`` and ``adapt``; another family offers the same.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -37,18 +37,17 @@ _PREFIXES: dict[str, tuple[tuple[str, str | None], ...]] = dict(
         ('tpv_aggregator.decoder.', 'occ_head.decoder.'),
         ('tpv_aggregator.classifier.', 'occ_head.classifier.'),
     ),
-    # FCOS3D has a fifth output level and detection branches, which nothing here uses.
+    # FCOS3D has a fifth output level, which nothing here uses.
     image_network=(
         ('img_neck.fpn_convs.4.', None),
         *_IMAGE,
         ('neck.fpn_convs.4.', None),
         ('backbone.', 'img_backbone.'),
         ('neck.', 'img_neck.'),
-        ('bbox_head.', None),
-        ('pts_bbox_head.', None),
     ),
 )
-_FCOS_BRANCH = re.compile(r'(pts_)?bbox_head\.(cls_convs|reg_convs|scales|conv_\w+)\.')
+# Detection branches of a pretrained image network, but not the heads of surround-view transformers.
+_DETECTION_BRANCH = re.compile(r'\w*bbox_head\.(?!transformer|transfer_conv|deblocks|occ\.|encoder|\w*embedding)')
 _NESTED_ATTENTION = re.compile(r'layers\.\d+\.attentions\.0\.value_proj\.\d')
 _RECOMPUTED = re.compile(r'view_encoder\.(tpv_mask_hw|encoder\.ref_[23]d_(hw|zh|wz))')
 # Index of the empty class among 17 (SurroundOcc), 18 (Occ3D) and 19 (SSCBench-KITTI360) classes, and the width of bg_color.
@@ -84,7 +83,7 @@ def identify(keys: Collection[str]) -> str | None:
             return source
     image = [key for key in keys if key.startswith(('backbone.', 'img_backbone.', 'neck.', 'img_neck.'))]
     rest = set(keys) - set(image)
-    if any('backbone.' in key for key in image) and all(_FCOS_BRANCH.match(key) for key in rest):
+    if any('backbone.' in key for key in image) and all(_DETECTION_BRANCH.match(key) for key in rest):
         return 'image_network'
     return None
 
@@ -97,6 +96,8 @@ def _rename(key: str, source: str) -> str | None:
         key = key.replace('pts_bbox_head', 'tpv_head').replace('transformer.', '', 1)
         key = key.replace('fusion_head', 'tpv_aggregator').replace('bev', 'tpv')
         source = 'authors'
+    if source == 'image_network' and _DETECTION_BRANCH.match(key):
+        return None
     for theirs, ours in _PREFIXES[source]:
         if key.startswith(theirs):
             # mmcv 1 called the offset branch of a deformable convolution by another name.
@@ -148,7 +149,7 @@ def to_official(
         state_dict: Our weights.
         source: Code base to write for, a key of ``SOURCES``; the authors' first release is written in their later names, and
             weights that come from here in GaussRender's.
-        dropped: Entries that the conversion to our names left out, to be put back.
+        dropped: Original entries that the conversion to our names left out or adapted, to be put back.
 
     Returns:
         The weights under their original names; the original name of every known key, None where there is no counterpart; the
@@ -184,18 +185,20 @@ def _background(num_classes: int) -> dict[str, Tensor]:
     return {'aggregator.renderer.bg_color': color, 'renderer.bg_color': color.clone()}
 
 
-def adaptable(key: str, theirs: Iterable[int], ours: Iterable[int]) -> bool:
-    """Whether an entry of another shape is accepted when a model loads it.
+def adapt(key: str, given: Tensor, own: Tensor) -> Tensor | None:
+    """Fits an entry of another shape to a model, where that is right.
 
     Args:
         key: Our name.
-        theirs: Shape in the file.
-        ours: Shape in the model.
+        given: The entry of the file.
+        own: The entry of the freshly built model.
 
     Returns:
-        True for reference points, which every model computes for its own grid, and for camera embeddings of more cameras.
+        The model's own reference points, which it computes for its own grid; the first rows of camera embeddings, because
+        single-camera models of the original carry six rows of which the first is in use; otherwise None.
     """
     if _RECOMPUTED.fullmatch(key):
-        return True
-    theirs, ours = tuple(theirs), tuple(ours)
-    return key == 'view_encoder.cams_embeds' and theirs[1:] == ours[1:] and theirs[0] > ours[0]
+        return own
+    if key == 'view_encoder.cams_embeds' and given.shape[1:] == own.shape[1:] and len(given) > len(own):
+        return given[: len(own)].clone()
+    return None

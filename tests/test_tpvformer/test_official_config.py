@@ -1,0 +1,130 @@
+"""Translation of original model configs."""
+
+import copy
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+
+from projects.tpvformer.official_config import model_config_from_official
+
+
+def official_config(**changes):
+    """An original config of a small model with unequal sizes, in the option names of the original."""
+    size = dict(tpv_h=4, tpv_w=6, tpv_z=2)
+    pc_range = [0, -6, -1, 12, 6, 3]
+    config = dict(
+        type='BEVSegmentor',
+        use_grid_mask=True,
+        img_backbone=dict(
+            type='ResNet',
+            depth=18,
+            num_stages=4,
+            out_indices=[1, 2, 3],
+            base_channels=8,
+            stem_channels=8,
+            norm_cfg=dict(type='BN2d', requires_grad=False),
+            norm_eval=True,
+        ),
+        img_neck=dict(
+            type='FPN', in_channels=[16, 32, 64], out_channels=16, start_level=0, add_extra_convs='on_output', num_outs=4
+        ),
+        head=dict(
+            type='TPVFormerHead',
+            **size,
+            num_feature_levels=4,
+            num_cams=3,
+            embed_dims=16,
+            positional_encoding=dict(type='LearnedPositionalEncoding', num_feats=8, row_num_embed=4, col_num_embed=6),
+            encoder=dict(
+                type='TPVFormerEncoder',
+                **size,
+                num_layers=1,
+                pc_range=pc_range,
+                num_points_in_pillar=[2, 4, 4],
+                return_intermediate=False,
+                transformerlayers=dict(
+                    type='TPVFormerLayer',
+                    attn_cfgs=[
+                        dict(type='TPVCrossViewHybridAttention', embed_dims=16, num_heads=2, num_levels=1, num_points=3),
+                        dict(
+                            type='TPVImageCrossAttention',
+                            num_cams=3,
+                            embed_dims=16,
+                            dropout=0.2,
+                            deformable_attention=dict(
+                                type='TPVMSDeformableAttention3D',
+                                embed_dims=16,
+                                num_heads=4,
+                                num_points=[4, 8, 8],
+                                num_z_anchors=[2, 4, 4],
+                                num_levels=4,
+                                **size,
+                            ),
+                            **size,
+                        ),
+                    ],
+                    feedforward_channels=24,
+                    ffn_dropout=0.1,
+                    operation_order=['self_attn', 'norm', 'cross_attn', 'norm', 'ffn', 'norm'],
+                ),
+            ),
+        ),
+        aggregator=dict(
+            type='TPVAggregator',
+            **size,
+            nbr_classes=5,
+            occ_shape=[12, 8, 6],
+            in_dims=16,
+            hidden_dims=32,
+            out_dims=16,
+            scale_h=2,
+            scale_w=2,
+            scale_z=3,
+        ),
+    )
+    config = copy.deepcopy(config)
+    for path, value in changes.items():
+        target = config
+        *parents, last = path.split('__')
+        for key in parents:
+            target = target[int(key)] if key.isdigit() else target[key]
+        target[last] = value
+    return config
+
+
+def test_small_model_builds_and_runs():
+    model = MODELS.build(model_config_from_official(official_config(), free_index=4, frame='ego')).eval()
+    assert model.grid.shape == (12, 8, 6) and model.grid.frame == 'ego' and model.grid.free_index == 4
+    torch.testing.assert_close(torch.tensor(model.grid.voxel_size), torch.tensor([1.0, 1.5, 2 / 3]))
+    layer = model.view_encoder.encoder.layers[0]
+    assert layer.attentions[0].num_heads == 2 and layer.attentions[0].num_points == 3
+    assert layer.attentions[1].dropout.p == 0.2
+    inner = layer.attentions[1].deformable_attention
+    assert inner.num_points == (4, 8, 8) and inner.num_anchors == (2, 4, 4)
+    assert inner.floor_sampling_offset  # the default of the original
+    with torch.no_grad():
+        feats = model.extract_feat(torch.randn(1, 3, 3, 64, 96))
+        cameras = dict(ref2img=torch.randn(1, 3, 4, 4), img_wh=torch.tensor([96.0, 64]).expand(1, 3, 2), input_wh=(96, 64))
+        prediction = model.occ_head(model.view_encoder(feats, cameras))
+    assert prediction.logits[0].shape == (1, 5, 12, 8, 6)
+
+
+def test_class_names():
+    config = model_config_from_official(official_config(), class_names=list('abcde'))
+    assert config['grid']['class_names'] == tuple('abcde')
+    with pytest.raises(ValueError, match='nbr_classes of the original config must be 4 for this model family, got 5'):
+        model_config_from_official(official_config(), class_names=list('abcd'))
+
+
+@pytest.mark.parametrize(
+    'path, value, text',
+    [
+        ('head__encoder__transformerlayers__operation_order', ['norm', 'self_attn'], 'operation_order'),
+        ('head__encoder__transformerlayers__attn_cfgs__0__num_levels', 3, r'attn_cfgs\[0\].num_levels'),
+        ('head__encoder__num_points_in_pillar', [4, 4, 4], 'num_z_anchors'),
+    ],
+)
+def test_other_architectures_are_refused(path, value, text):
+    with pytest.raises(ValueError, match=f'{text} of the original config must be'):
+        model_config_from_official(official_config(**{path: value}))
