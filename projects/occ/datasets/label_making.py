@@ -7,8 +7,8 @@ frames whose benchmark label is not at hand. How it is made:
    a point near the estimated ground becomes ``driveable_surface`` (road, sidewalk and terrain cannot be told apart by LiDAR
    alone) and every other point ``manmade`` (walls, poles and trees alike).
 2. A voxel takes the class that most of its points have; points of boxes win over others.
-3. Boxes that hold LiDAR points are filled, so that vehicles are solid. Where ground was measured nearby, the gaps between the
-   LiDAR's rings are closed by ground of the nearest measured height and class.
+3. Boxes that hold LiDAR points are filled, so that vehicles are solid. Where ground was measured nearby and a ray
+   passed close above, the gaps between the LiDAR's rings are closed by ground of the nearest measured height and class.
 4. ``mask_lidar`` marks voxels that a LiDAR ray touched, plus all occupied ones. ``mask_camera`` marks those of them that a
    camera sees with no occupied voxel in between. What is not occupied is labelled free, observed or not, as in Occ3D.
 
@@ -103,23 +103,26 @@ def make_label(
         raise ValueError(f'grid.class_names lacks {sorted(missing)}, which label making needs')
     lidar2ref = record.lidar2ego if grid.frame == 'ego' else np.eye(4)
 
-    points, classes, from_box, origins = [], [], [], []
+    points, classes, members, origins = [], [], [], []
     for sweep in sweeps:
         sweep = _without_ego_vehicle(sweep, settings.min_range)
-        sweep_classes, sweep_from_box = classify_points(sweep, record.boxes, grid, settings)
+        sweep_classes, sweep_members = classify_points(sweep, record.boxes, grid, settings)
         points.append(_transform(lidar2ref, sweep.points))
         origins.append(_transform(lidar2ref, np.asarray(sweep.origin, dtype=np.float64)[None])[0])
         classes.append(sweep_classes)
-        from_box.append(sweep_from_box)
+        members.append(sweep_members)
 
-    semantics = _vote(np.concatenate(points), np.concatenate(classes), np.concatenate(from_box), grid)
-    _fill_boxes(semantics, record.boxes, sweeps, grid, lidar2ref, settings)
-    _fill_ground(semantics, grid, settings)
+    all_members = np.concatenate(members)
+    semantics = _vote(np.concatenate(points), np.concatenate(classes), all_members >= 0, grid)
+    hits = np.bincount(all_members[all_members >= 0], minlength=len(record.boxes.names))
+    _fill_boxes(semantics, record.boxes, hits >= settings.min_box_points, grid, lidar2ref, settings)
+    touched = np.zeros(grid.shape, dtype=bool)
+    for origin, sweep_points in zip(origins, points):
+        mark_traversed(touched, _to_voxels(origin, grid), _to_voxels(sweep_points, grid))
+    _fill_ground(semantics, touched, grid, settings)
 
     occupied = semantics != grid.free_index
-    mask_lidar = occupied.copy()
-    for origin, sweep_points in zip(origins, points):
-        mark_traversed(mask_lidar, _to_voxels(origin, grid), _to_voxels(sweep_points, grid))
+    mask_lidar = touched | occupied
     mask_camera = camera_visibility(occupied, record, grid, image_wh) & mask_lidar
     return OccLabel(semantics, mask_lidar, mask_camera)
 
@@ -127,7 +130,7 @@ def make_label(
 def classify_points(
     sweep: LidarSweep, boxes: BoxRecord, grid: VoxelGrid, settings: LabelSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids (P,) of a sweep's points, and (P,) bool: the class is that of a box."""
+    """Class ids (P,) of a sweep's points, and (P,) the number of the box that the class is from, -1 if it is from none."""
     points = sweep.points
     ground_id, other_id = (grid.class_names.index(name) for name in (settings.ground_class, settings.other_class))
     inside = np.stack([in_box(points, box, settings.box_margin) for box in boxes.boxes] or [np.zeros(len(points), dtype=bool)])
@@ -136,13 +139,13 @@ def classify_points(
     if sweep.semantics is not None:
         # ids 1..16 are the same in lidarseg and in both benchmarks
         classes = np.where(sweep.semantics > 0, sweep.semantics, classes)
-    from_box = np.zeros(len(points), dtype=bool)
-    for box, name, hit in zip(boxes.boxes, boxes.names, inside):
+    members = np.full(len(points), -1, dtype=np.int64)
+    for number, (box, name, hit) in enumerate(zip(boxes.boxes, boxes.names, inside)):
         # the street under a vehicle is not the vehicle; low things such as cones are kept whole, they have few points
         hit = hit & (~ground | (box[5] < 4 * settings.ground_height))
         classes[hit] = grid.class_names.index(name)
-        from_box |= hit
-    return classes, from_box
+        members[hit] = number
+    return classes, members
 
 
 def ground_heights(support: np.ndarray, points: np.ndarray, settings: LabelSettings) -> np.ndarray:
@@ -250,22 +253,23 @@ def _vote(points: np.ndarray, classes: np.ndarray, from_box: np.ndarray, grid: V
 def _fill_boxes(
     semantics: np.ndarray,
     boxes: BoxRecord,
-    sweeps: Sequence[LidarSweep],
+    hit: np.ndarray,
     grid: VoxelGrid,
     lidar2ref: np.ndarray,
     settings: LabelSettings,
 ) -> None:
-    """Gives the voxels whose centre lies in a box with LiDAR points the box's class."""
+    """Gives the voxels whose centre lies in a box that was hit (K,) bool the box's class."""
     centers = _transform(np.linalg.inv(lidar2ref), grid.centers().double().numpy().reshape(-1, 3))
     flat = semantics.reshape(-1)
-    for box, name in zip(boxes.boxes, boxes.names):
-        hits = sum(int(in_box(sweep.points, box, settings.box_margin).sum()) for sweep in sweeps)
-        if hits >= settings.min_box_points:
-            flat[in_box(centers, box, settings.box_margin)] = grid.class_names.index(name)
+    for index in np.flatnonzero(hit):
+        flat[in_box(centers, boxes.boxes[index], settings.box_margin)] = grid.class_names.index(boxes.names[index])
 
 
-def _fill_ground(semantics: np.ndarray, grid: VoxelGrid, settings: LabelSettings) -> None:
-    """Closes gaps between measured ground voxels, column by column, where nothing else is at that height."""
+def _fill_ground(semantics: np.ndarray, touched: np.ndarray, grid: VoxelGrid, settings: LabelSettings) -> None:
+    """Closes gaps between measured ground voxels, column by column.
+
+    A gap is where nothing else is at that height and a ray passed close above, so that nothing is invented behind walls.
+    """
     ground_ids = [
         index
         for index, name in enumerate(grid.class_names)
@@ -279,8 +283,10 @@ def _fill_ground(semantics: np.ndarray, grid: VoxelGrid, settings: LabelSettings
     distance, (near_x, near_y) = ndimage.distance_transform_edt(~known, sampling=grid.voxel_size[:2], return_indices=True)
     x, y = np.nonzero((distance > 0) & (distance <= settings.ground_fill))
     z = level[near_x[x, y], near_y[x, y]]
-    free = semantics[x, y, z] == grid.free_index
-    x, y, z = x[free], y[free], z[free]
+    top = grid.shape[2] - 1
+    passed = touched[x, y, z] | touched[x, y, np.minimum(z + 1, top)] | touched[x, y, np.minimum(z + 2, top)]
+    gap = passed & (semantics[x, y, z] == grid.free_index)
+    x, y, z = x[gap], y[gap], z[gap]
     semantics[x, y, z] = semantics[near_x[x, y], near_y[x, y], z]
 
 

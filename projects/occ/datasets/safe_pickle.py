@@ -9,6 +9,7 @@ from mmengine.fileio import get
 # What numpy's own pickles name (numpy 1 and numpy 2 spell the module differently); none of these can run foreign code.
 _ALLOWED = {
     ('_codecs', 'encode'),
+    *((builtins, name) for builtins in ('builtins', '__builtin__') for name in ('set', 'frozenset')),
     ('collections', 'OrderedDict'),
     ('numpy', 'dtype'),
     ('numpy', 'ndarray'),

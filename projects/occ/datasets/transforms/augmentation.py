@@ -43,13 +43,13 @@ class ResizeCropFlipImages(BaseTransform):
         rot_lim: Sequence[float] = (0.0, 0.0),
         rand_flip: bool = False,
     ) -> None:
-        if len(final_wh) != 2 or min(final_wh) <= 0:
-            raise ValueError(f'ResizeCropFlipImages.final_wh must be (width, height) in pixels, got {tuple(final_wh)}')
+        if np.shape(final_wh) != (2,) or min(final_wh) <= 0:
+            raise ValueError(f'ResizeCropFlipImages.final_wh must be (width, height) in pixels, got {final_wh}')
         for key, limits in (('resize_lim', resize_lim), ('bot_pct_lim', bot_pct_lim), ('rot_lim', rot_lim)):
-            if len(limits) != 2 or limits[0] > limits[1]:
-                raise ValueError(f'ResizeCropFlipImages.{key} must be (smallest, largest), got {tuple(limits)}')
+            if np.shape(limits) != (2,) or limits[0] > limits[1]:
+                raise ValueError(f'ResizeCropFlipImages.{key} must be (smallest, largest), got {limits}')
         if resize_lim[0] <= 0:
-            raise ValueError(f'ResizeCropFlipImages.resize_lim must be positive, got {tuple(resize_lim)}')
+            raise ValueError(f'ResizeCropFlipImages.resize_lim must be positive, got {resize_lim}')
         self.final_wh = (int(final_wh[0]), int(final_wh[1]))
         self.training = training
         self.resize_lim = tuple(resize_lim)

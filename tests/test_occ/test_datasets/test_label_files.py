@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from projects.occ.datasets import LoadOccLabels
+from projects.occ.datasets.atomic_write import write_atomically
+from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
+from projects.occ.structures import VoxelGrid
+
+
+def test_occ3d_label_reads_back(formats, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 18, (8, 8, 2)).astype(np.uint8)
+    lidar = rng.uniform(size=labels.shape) < 0.5
+    path = tmp_path / 'scene-0001' / 't' / 'labels.npz'
+    write_occ3d_label(path, labels, lidar, lidar & (labels == 17))
+    with np.load(path) as file:
+        assert {key: file[key].dtype for key in file} == dict.fromkeys(('semantics', 'mask_lidar', 'mask_camera'), np.uint8)
+    grid = VoxelGrid.build(formats.tiny_grid('occ3d'))
+    results = LoadOccLabels()(dict(token='t', occ_path=str(path), grid=grid))
+    assert np.array_equal(results['gt_occ'], labels)
+    assert np.array_equal(results['mask_lidar'], lidar)
+    assert np.array_equal(results['mask_camera'], lidar & (labels == 17))
+
+
+def test_surroundocc_label_reads_back_in_the_published_form(formats, tmp_path):
+    grid = VoxelGrid.build(formats.tiny_grid('surroundocc'))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[0, 1, 1], labels[7, 0, 0], labels[0, 1, 0] = 4, 255, 16
+    path = tmp_path / 'x.pcd.bin.npy'
+    write_surroundocc_label(path, labels, grid)
+    rows = np.load(path)
+    assert rows.dtype == np.int64 and rows.tolist() == [[0, 1, 0, 16], [0, 1, 1, 4], [7, 0, 0, 0]]
+    assert np.array_equal(LoadOccLabels()(dict(token='t', occ_path=str(path), grid=grid))['gt_occ'], labels)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / 'a.bin'
+    write_atomically(path, lambda file: file.write(b'old'))
+
+    def fail(file):
+        file.write(b'half')
+        raise RuntimeError('disk on fire')
+
+    with pytest.raises(RuntimeError, match='on fire'):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b'old' and [file.name for file in tmp_path.iterdir()] == ['a.bin']

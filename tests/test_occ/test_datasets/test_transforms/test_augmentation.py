@@ -1,0 +1,171 @@
+import random
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.datasets.transforms import PhotoMetricDistortion
+
+from projects.occ.datasets import MultiViewPhotoMetricDistortion, ResizeCropFlipImages
+
+WIDTH, HEIGHT = 320, 180
+
+
+def _scene():
+    """Three cameras that look at a coloured blob each: 3D points, their pixels and the images."""
+    rng = np.random.default_rng(1)
+    ref2img, images, points = [], [], []
+    for view in range(3):
+        angle = view * 2.0
+        rotation = np.array([[np.sin(angle), -np.cos(angle), 0], [0, 0, -1], [np.cos(angle), np.sin(angle), 0]])
+        ref2cam = np.eye(4)
+        ref2cam[:3, :3], ref2cam[:3, 3] = rotation, rng.normal(0, 0.2, 3)
+        intrinsics = np.array([[250.0, 0, 161.3], [0, 252.0, 92.1], [0, 0, 1]])
+        target = rng.uniform([110, 80], [210, 110])
+        depth = rng.uniform(5, 20)
+        in_camera = np.linalg.inv(intrinsics) @ np.array([*target, 1.0]) * depth
+        points.append(np.linalg.inv(ref2cam) @ np.array([*in_camera, 1.0]))
+        matrix = ref2cam.copy()
+        matrix[:3] = intrinsics @ ref2cam[:3]
+        ref2img.append(matrix)
+        u, v = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+        blob = np.exp(-((u - target[0]) ** 2 + (v - target[1]) ** 2) / (2 * 6.0**2))
+        images.append((blob[..., None] * 250).astype(np.uint8).repeat(3, axis=2))
+    sizes = np.tile([float(WIDTH), HEIGHT], (3, 1))
+    cam2img = np.tile(intrinsics, (3, 1, 1))
+    return dict(img=images, ref2img=np.stack(ref2img), img_wh=sizes, ori_img_wh=sizes.copy(), cam2img=cam2img), np.stack(points)
+
+
+def _project(matrix, point):
+    u, v, depth, _ = matrix @ point
+    return np.array([u / depth, v / depth]), depth
+
+
+def _blob_centre(image):
+    weight = image[..., 0].astype(np.float64)
+    u, v = np.meshgrid(np.arange(image.shape[1]) + 0.5, np.arange(image.shape[0]) + 0.5)
+    return np.array([(u * weight).sum(), (v * weight).sum()]) / weight.sum()
+
+
+def test_the_test_scene_is_consistent():
+    results, points = _scene()
+    for image, matrix, point in zip(results['img'], results['ref2img'], points):
+        assert np.abs(_blob_centre(image) - _project(matrix, point)[0]).max() < 0.1
+
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(final_wh=(320, 176), training=True),
+        dict(final_wh=(160, 96), training=True, resize_lim=(0.45, 0.62)),
+        dict(final_wh=(320, 160), training=True, resize_lim=(1.0, 1.4), bot_pct_lim=(0.0, 0.1)),
+        dict(final_wh=(320, 176), training=True, rand_flip=True),
+        dict(final_wh=(240, 136), training=True, resize_lim=(0.7, 0.8), rot_lim=(-12, 12), rand_flip=True),
+        dict(final_wh=(200, 112), training=False, resize_lim=(0.5, 0.7), bot_pct_lim=(0.0, 0.05), rand_flip=True),
+    ],
+)
+def test_pixels_and_matrices_move_together(settings, dtype, seed):
+    """A 3D point is seen where the image shows it, after the transform as before."""
+    random.seed(seed)
+    before, points = _scene()
+    results, _ = _scene()
+    results['img'] = [image.astype(dtype) for image in results['img']]
+    results = ResizeCropFlipImages(**settings)(results)
+    for view, (image, matrix, point) in enumerate(zip(results['img'], results['ref2img'], points)):
+        assert image.shape == (settings['final_wh'][1], settings['final_wh'][0], 3) and image.dtype == dtype
+        pixel, depth = _project(matrix, point)
+        assert depth == pytest.approx(_project(before['ref2img'][view], point)[1])
+        assert np.array_equal(matrix[3], [0, 0, 0, 1])
+        assert np.abs(_blob_centre(image) - pixel).max() < 0.25
+    assert results['img_wh'].tolist() == [list(settings['final_wh'])] * 3
+    # the renderer's cameras are those of the original image
+    assert np.array_equal(results['cam2img'], before['cam2img'])
+    assert np.array_equal(results['ori_img_wh'], before['ori_img_wh'])
+
+
+def test_shipped_settings_drop_four_top_rows_and_nothing_else():
+    image = np.random.default_rng(0).integers(0, 256, (900, 1600, 3), dtype=np.uint8)
+    for training in (True, False):
+        results = dict(img=[image.copy()], ref2img=np.eye(4)[None], img_wh=np.array([[1600.0, 900.0]]))
+        results = ResizeCropFlipImages(final_wh=(1600, 896), training=training)(results)
+        assert np.array_equal(results['img'][0], image[4:])
+        expected = np.eye(4)
+        expected[1, 2] = -4  # multiplies the depth: homogeneous pixels
+        np.testing.assert_allclose(results['ref2img'][0], expected)
+
+
+def test_testing_is_deterministic_and_centred():
+    results, _ = _scene()
+    transform = ResizeCropFlipImages(final_wh=(150, 90), training=False, bot_pct_lim=(0.0, 0.2), rand_flip=True)
+    first, second = transform(dict(results, img=list(results['img']))), transform(dict(results, img=list(results['img'])))
+    assert np.array_equal(first['ref2img'], second['ref2img'])
+    # r = max(90/180, 150/320) = 0.5; x = (160 - 150) / 2; y = int(0.9 * 90) - 90
+    move = np.diag([0.5, 0.5, 1.0, 1.0])
+    move[0, 2], move[1, 2] = -5, 9
+    np.testing.assert_allclose(first['ref2img'][0], move @ results['ref2img'][0])
+
+
+def test_training_draws_once_per_frame_and_covers_the_limits():
+    random.seed(0)
+    transform = ResizeCropFlipImages(final_wh=(160, 90), training=True, resize_lim=(0.6, 0.9), rand_flip=True)
+    scales, flips = [], []
+    for _ in range(40):
+        results, _ = _scene()
+        before = results['ref2img'].copy()
+        results = transform(results)
+        ratio = np.array([after @ np.linalg.inv(old) for after, old in zip(results['ref2img'], before)])
+        np.testing.assert_allclose(ratio, np.tile(ratio[0], (3, 1, 1)), atol=1e-9)
+        scales.append(ratio[0, 1, 1])
+        flips.append(ratio[0, 0, 0] < 0)
+    assert 0.59 < min(scales) < 0.65 and 0.85 < max(scales) <= 0.9 and 8 < sum(flips) < 32
+
+
+def test_resize_by_a_round_factor_keeps_the_round_size():
+    image = np.zeros((900, 1600, 3), np.uint8)
+    results = dict(img=[image], ref2img=np.eye(4)[None])
+    results = ResizeCropFlipImages(final_wh=(704, 384), training=False, resize_lim=(0.44, 0.44))(results)
+    assert results['img'][0].shape == (384, 704, 3)
+    assert results['ref2img'][0][0, 0] == pytest.approx(704 / 1600)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'text'),
+    [
+        (dict(final_wh=(0, 10)), r'final_wh must be \(width, height\) in pixels, got \(0, 10\)'),
+        (dict(final_wh=(10, 10), resize_lim=(1.2, 1.0)), r'resize_lim must be \(smallest, largest\), got \(1\.2, 1\.0\)'),
+        (dict(final_wh=(10, 10), resize_lim=(0.0, 1.0)), r'resize_lim must be positive'),
+        (dict(final_wh=(10, 10), rot_lim=5.0), r'rot_lim must be \(smallest, largest\), got 5\.0'),
+    ],
+)
+def test_bad_settings_are_refused(settings, text):
+    with pytest.raises(ValueError, match=text):
+        ResizeCropFlipImages(training=True, **settings)
+
+
+def test_photometric_distortion_is_mmdets_with_draws_of_its_own_per_view():
+    image = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8), (32, 24))
+    results = dict(img=[image.copy() for _ in range(4)])
+    np.random.seed(3)  # noqa: NPY002 - the transform under test draws from numpy's global state
+    out = MultiViewPhotoMetricDistortion()(results)['img']
+    np.random.seed(3)  # noqa: NPY002
+    single = PhotoMetricDistortion()
+    for view in out:
+        assert view.dtype == np.float32 and view.shape == image.shape
+        np.testing.assert_array_equal(view, single({'img': image})['img'])
+    assert max(np.abs(view - out[0]).max() for view in out[1:]) > 1
+
+
+def test_photometric_distortion_moves_no_pixel_and_draws_anew_each_time():
+    results, points = _scene()
+    before = results['ref2img'].copy()
+    transform = MultiViewPhotoMetricDistortion(hue_delta=0)
+    different = set()
+    for _ in range(8):
+        out = transform(dict(results, img=list(results['img'])))
+        different.add(float(np.abs(out['img'][0]).sum()))
+        for image, matrix, point in zip(out['img'], out['ref2img'], points):
+            peak = np.unravel_index(np.argmax(image.max(2)), image.shape[:2])[::-1]
+            assert np.abs(np.array(peak) + 0.5 - _project(matrix, point)[0]).max() < 2
+    assert np.array_equal(results['ref2img'], before)
+    assert len(different) > 3
