@@ -1,4 +1,4 @@
-"""The voxel-wise training loss: class-weighted cross-entropy and Lovász-softmax on every scale."""
+"""The voxel-wise training losses on every scale of a prediction."""
 
 from collections.abc import Sequence
 
@@ -10,36 +10,22 @@ from torch import Tensor, nn
 
 from projects.occ.structures import VoxelGrid
 
-
-def reduce_volume(volume: Tensor, shape: Sequence[int]) -> Tensor:
-    """Brings labels or masks to a coarser grid by taking the last child of every cell on each axis.
-
-    That is what the original's scatter ("last write wins") gives on a CPU; here it is the rule on every device.
-
-    Args:
-        volume: (B, X, Y, Z), any dtype.
-        shape: Coarse (X_s, Y_s, Z_s); each must divide the fine size.
-
-    Returns:
-        (B, X_s, Y_s, Z_s), a view.
-
-    Raises:
-        ValueError: If a coarse size does not divide the fine one.
-    """
-    fine = tuple(volume.shape[1:])
-    if any(s < 1 or f % s for f, s in zip(fine, shape)):
-        raise ValueError(f'the coarse grid {tuple(shape)} must divide the full grid {fine} on every axis')
-    rx, ry, rz = (f // s for f, s in zip(fine, shape))
-    return volume[:, rx - 1 :: rx, ry - 1 :: ry, rz - 1 :: rz]
+from .label_reduction import REDUCTIONS, reduce_labels
+from .scene_class_affinity import geo_scal_loss, sem_scal_loss
 
 
 @MODELS.register_module()
 class OccupancyLoss(nn.Module):
-    """Cross-entropy plus Lovász-softmax over all scales of a prediction.
+    """Weighted sum of voxel losses over all scales of a prediction.
 
-    The loss of a scale is ``decay ** s * (ce_weight * CE + lovasz_weight * Lovász)`` with s = 0 for the finest. CE is the
-    class-weighted mean ``sum(w * nll) / sum(w)``; Lovász-softmax averages over the classes present in the labels. Voxels of the
-    whole batch are pooled. Where no voxel is labelled both are 0. (GaussRender, src/loss/occupancy_loss.py.)
+    The loss of a scale is ``w_s * (ce_weight * CE + lovasz_weight * Lovász + sem_scal_weight * SemScal + geo_scal_weight *
+    GeoScal)`` with ``w_s = decay ** s``, s = 0 for the finest. CE is the class-weighted mean ``sum(w * nll) / sum(w)``;
+    Lovász-softmax averages over the classes present in the labels; for the affinity losses see
+    :mod:`~projects.occ.models.scene_class_affinity`. Voxels of the whole batch are pooled. Where no voxel is labelled every
+    term is 0.
+
+    The defaults are GaussRender's (src/loss/occupancy_loss.py). SurroundOcc trains with ``ce_weight=1, lovasz_weight=0,
+    sem_scal_weight=1, geo_scal_weight=1, label_reduction='sparse_last'`` and no class weights.
 
     Args:
         grid: Voxel grid of the labels.
@@ -49,9 +35,15 @@ class OccupancyLoss(nn.Module):
         decay: Factor from each scale to the next coarser one.
         mask: Voxels that count: ``'none'`` (all labelled ones, as published), ``'camera'``, ``'lidar'`` or ``'both'``. Training
             with a mask makes numbers incomparable with the published ones.
+        sem_scal_weight: Factor of the semantic affinity; 0 leaves it out.
+        geo_scal_weight: Factor of the geometric affinity; 0 leaves it out.
+        label_reduction: How a coarse cell gets its label from the voxels in it, see :func:`reduce_labels`.
+        scale_weights: Factors of the scales, coarse to fine, instead of the powers of ``decay``.
+        binary: Tell free from occupied only. All terms then work on these two classes; logits may have one channel (the logit
+            of being occupied) or one per class.
 
     Raises:
-        ValueError: If the number of weights is not the number of classes, or the mask is unknown.
+        ValueError: If the number of weights is not the number of classes, a name is unknown, or class weights meet ``binary``.
     """
 
     MASKS = ('none', 'camera', 'lidar', 'both')
@@ -64,6 +56,11 @@ class OccupancyLoss(nn.Module):
         lovasz_weight: float = 1.0,
         decay: float = 0.5,
         mask: str = 'none',
+        sem_scal_weight: float = 0.0,
+        geo_scal_weight: float = 0.0,
+        label_reduction: str = 'strided',
+        scale_weights: Sequence[float] | None = None,
+        binary: bool = False,
     ) -> None:
         super().__init__()
         self.grid = VoxelGrid.build(grid)
@@ -72,59 +69,84 @@ class OccupancyLoss(nn.Module):
                 f'loss_occ.class_weights must have one weight for each of the {self.grid.num_classes} classes of the grid, '
                 f'got {len(class_weights)}'
             )
+        if class_weights is not None and binary:
+            raise ValueError('loss_occ.class_weights have no meaning with loss_occ.binary=True; set them to None')
         if mask not in self.MASKS:
             raise ValueError(f'loss_occ.mask must be one of {self.MASKS}, got {mask!r}')
+        if label_reduction not in REDUCTIONS:
+            raise ValueError(f'loss_occ.label_reduction must be one of {REDUCTIONS}, got {label_reduction!r}')
         self.class_weights = None if class_weights is None else tuple(float(w) for w in class_weights)
         self.ce_weight = ce_weight
         self.lovasz_weight = lovasz_weight
+        self.sem_scal_weight = sem_scal_weight
+        self.geo_scal_weight = geo_scal_weight
         self.decay = decay
+        self.scale_weights = None if scale_weights is None else tuple(float(w) for w in scale_weights)
         self.mask = mask
+        self.label_reduction = label_reduction
+        self.binary = binary
 
     def forward(self, logits: Sequence[Tensor], labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Computes the weighted terms of every scale.
 
         Args:
-            logits: Coarse to fine, each (B, C, X_s, Y_s, Z_s).
+            logits: Coarse to fine, each (B, C, X_s, Y_s, Z_s); with ``binary`` also (B, 1, X_s, Y_s, Z_s).
             labels: (B, X, Y, Z) integer class ids.
             mask: (B, X, Y, Z) bool, voxels that count, or None for all.
 
         Returns:
-            ``loss_occ_ce_<s>`` and ``loss_occ_lovasz_<s>``, scalars, s = 0 for the finest scale.
+            ``loss_occ_<term>_<s>``, scalars, s = 0 for the finest scale; the terms, where their weight is not 0, are ``ce``,
+            ``lovasz``, ``sem_scal`` and ``geo_scal``.
 
         Raises:
-            ValueError: If the shapes of logits, labels and grid do not fit.
+            ValueError: If the shapes of logits, labels and grid do not fit, or the number of scales is not that of
+                ``scale_weights``.
         """
         if tuple(labels.shape[1:]) != self.grid.shape:
             raise ValueError(f'labels must be (B, X, Y, Z) with the grid shape {self.grid.shape}, got {tuple(labels.shape)}')
-        valid = labels != self.grid.ignore_index
-        if mask is not None:
-            valid = valid & mask
+        if self.scale_weights is not None and len(self.scale_weights) != len(logits):
+            raise ValueError(
+                f'loss_occ.scale_weights must have one factor for each of the {len(logits)} outputs of the head, '
+                f'got {len(self.scale_weights)}'
+            )
+        channels = {self.grid.num_classes, 1} if self.binary else {self.grid.num_classes}
         losses = {}
         for level, scores in enumerate(logits):
-            if scores.dim() != 5 or scores.shape[1] != self.grid.num_classes or scores.shape[0] != labels.shape[0]:
+            if scores.dim() != 5 or scores.shape[1] not in channels or scores.shape[0] != labels.shape[0]:
                 raise ValueError(
                     f'logits must be (B, C, X, Y, Z) with B={labels.shape[0]} and C={self.grid.num_classes} '
                     f'(grid.class_names), got {tuple(scores.shape)}'
                 )
             scale = len(logits) - 1 - level
-            terms = self._scale_terms(
-                scores, reduce_volume(labels, scores.shape[2:]).long(), reduce_volume(valid, scores.shape[2:])
-            )
-            for name, value in terms.items():
-                losses[f'loss_occ_{name}_{scale}'] = self.decay**scale * value
+            weight = self.decay**scale if self.scale_weights is None else self.scale_weights[level]
+            target = reduce_labels(labels, scores.shape[2:], self.grid, self.label_reduction, mask)
+            for name, value in self._scale_terms(scores, target).items():
+                losses[f'loss_occ_{name}_{scale}'] = weight * value
         return losses
 
-    def _scale_terms(self, scores: Tensor, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    def _scale_terms(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Terms of one scale: scores (B, C, X_s, Y_s, Z_s), target (B, X_s, Y_s, Z_s) int64."""
         with torch.autocast(scores.device.type, enabled=False):
-            picked = scores.float().movedim(1, -1)[valid]  # (P, C)
-            target = labels[valid]
-            empty = target.numel() == 0
-            terms = {}
-            if self.ce_weight:
-                weight = None if self.class_weights is None else picked.new_tensor(self.class_weights)
-                ce = picked.sum() if empty else F.cross_entropy(picked, target, weight=weight)
-                terms['ce'] = self.ce_weight * ce
-            if self.lovasz_weight:
-                lovasz = picked.sum() if empty else lovasz_softmax_flat(picked.softmax(-1), target, classes='present')
-                terms['lovasz'] = self.lovasz_weight * lovasz
-        return terms
+            valid = target != self.grid.ignore_index
+            picked, labels = scores.float().movedim(1, -1)[valid], target[valid]  # (P, C), (P,)
+            free = self.grid.free_index
+            if self.binary:
+                picked, labels, free = _free_or_occupied(picked, free), (labels != free).long(), 0
+            probs = picked.softmax(-1)
+            weight = None if self.class_weights is None else picked.new_tensor(self.class_weights)
+            losses = dict(
+                ce=(self.ce_weight, lambda: F.cross_entropy(picked, labels, weight=weight)),
+                lovasz=(self.lovasz_weight, lambda: lovasz_softmax_flat(probs, labels, classes='present')),
+                sem_scal=(self.sem_scal_weight, lambda: sem_scal_loss(probs, labels)),
+                geo_scal=(self.geo_scal_weight, lambda: geo_scal_loss(probs[:, free], labels == free)),
+            )
+            nothing = labels.numel() == 0
+            return {name: factor * (picked.sum() if nothing else loss()) for name, (factor, loss) in losses.items() if factor}
+
+
+def _free_or_occupied(scores: Tensor, free: int) -> Tensor:
+    """Logits (P, 2) of free and occupied from (P, C) class logits or (P, 1) occupancy logits."""
+    if scores.shape[1] > 1:
+        others = [c for c in range(scores.shape[1]) if c != free]
+        scores = scores[:, others].logsumexp(-1, keepdim=True) - scores[:, free, None]
+    return torch.cat((torch.zeros_like(scores), scores), dim=-1)
