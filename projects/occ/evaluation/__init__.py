@@ -1,8 +1,8 @@
 """Metrics of 3D occupancy.
 
-``functional``, ``presets`` and ``static_prior`` need torch and numpy only; a program that scores plain arrays with them is not made
-to load mmdetection3d. In a program that has loaded it, importing this package registers ``OccupancyMetric``. A config can name the
-module that registers it, ``projects.occ.evaluation.occupancy_metric``, and does not depend on that order.
+``functional``, ``presets`` and ``static_prior`` need torch and numpy only; a program that scores plain arrays with them is not
+made to load mmdetection3d. In a program that has loaded it, importing this package registers ``OccupancyMetric``. A config that
+names the module itself, ``projects.occ.evaluation.occupancy_metric``, does not depend on that order.
 """
 
 import sys
