@@ -15,8 +15,8 @@ model = dict(
         std=[1.0, 1.0, 1.0],
         bgr_to_rgb=False,
         pad_size_divisor=32,
-        # The released config asks for GridMask, but its code never applies it; the TPVFormer authors do.
-        grid_mask=None,
+        # The released config asks for GridMask, but its code never applies it. The TPVFormer authors do; a child that wants it
+        # adds grid_mask=dict(type='OccGridMask', prob=0.7).
     ),
     img_backbone=dict(
         type='mmdet.ResNet',
