@@ -13,6 +13,7 @@ def model_config_from_official(
     free_index: int = 0,
     frame: str = 'lidar',
     ignore_index: int = 255,
+    num_cams: int | None = None,
 ) -> dict[str, Any]:
     """Translates a model config in the option names of GaussRender (``config/_base_/model_tpvformer.py``) into one of ours.
 
@@ -25,6 +26,7 @@ def model_config_from_official(
         free_index: Class id of empty space, which the original config does not tell.
         frame: Reference frame of the grid, which the original config does not tell.
         ignore_index: Label without meaning.
+        num_cams: Real number of cameras, where the original config does not tell it (6 for the one camera of KITTI-360).
 
     Returns:
         Config of an ``OccSegmentor``; build it with ``mmdet3d.registry.MODELS``.
@@ -63,7 +65,7 @@ def model_config_from_official(
         type='TPVFormerViewEncoder',
         scale=scale,
         embed_dims=embed_dims,
-        num_cams=head.get('num_cams', 6),
+        num_cams=num_cams or head.get('num_cams', 6),
         num_levels=head['num_feature_levels'],
         num_layers=encoder['num_layers'],
         num_anchors=num_anchors,

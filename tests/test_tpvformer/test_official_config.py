@@ -110,6 +110,11 @@ def test_small_model_builds_and_runs():
     assert prediction.logits[0].shape == (1, 5, 12, 8, 6)
 
 
+def test_real_number_of_cameras():
+    config = model_config_from_official(official_config(), num_cams=1)
+    assert config['view_encoder']['num_cams'] == 1
+
+
 def test_class_names():
     config = model_config_from_official(official_config(), class_names=list('abcde'))
     assert config['grid']['class_names'] == tuple('abcde')
