@@ -52,14 +52,14 @@ _FRAMES = {
     'occ3d': dict(frame='ego', free_index=17, ignore_index=255, class_names=('others', *SEMANTIC_NAMES, 'free')),
     'surroundocc': dict(frame='lidar', free_index=0, ignore_index=255, class_names=('empty', *SEMANTIC_NAMES)),
 }
-# per preset: voxel size, range per format, image (width, height), samples per pixel, view distance
+# per preset: voxel size, range per format, image (width, height), rays per border pixel, view distance
 PRESETS: dict[str, dict[str, Any]] = {
     'tiny': dict(
         voxel_size=0.8,
         occ3d=(-16.0, -16.0, -1.0, 16.0, 16.0, 3.8),
         surroundocc=(-16.0, -16.0, -2.8, 16.0, 16.0, 2.0),
         image_size=(200, 112),
-        samples=2,
+        samples=4,
         view_distance=48.0,
     ),
     'small': dict(
@@ -67,7 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         occ3d=(-25.6, -25.6, -1.0, 25.6, 25.6, 5.4),
         surroundocc=(-25.6, -25.6, -3.0, 25.6, 25.6, 3.4),
         image_size=(400, 224),
-        samples=2,
+        samples=4,
         view_distance=60.0,
     ),
     'full': dict(
@@ -75,7 +75,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         occ3d=(-40.0, -40.0, -1.0, 40.0, 40.0, 5.4),
         surroundocc=(-50.0, -50.0, -5.0, 50.0, 50.0, 3.0),
         image_size=(1600, 900),
-        samples=1,
+        samples=3,
         view_distance=80.0,
     ),
 }
@@ -95,7 +95,7 @@ class CameraSettings:
         vignetting: Relative darkening in the image corners.
         haze_distance: Distance at which haze has taken away 63 % of the contrast, metres.
         shadows: Whether the sun casts shadows (a second ray per pixel).
-        samples: Rays per pixel; the first one goes through the pixel centre.
+        samples: Rays per pixel at the borders of surfaces (elsewhere one); the first goes through the pixel centre.
         jpeg_quality: 1..100.
     """
 
@@ -103,7 +103,7 @@ class CameraSettings:
     noise: float = 2.5
     exposure_jitter: float = 0.06
     vignetting: float = 0.12
-    haze_distance: float = 160.0
+    haze_distance: float = 250.0
     shadows: bool = True
     samples: int = 1
     jpeg_quality: int = 95

@@ -9,7 +9,7 @@ from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRec
 
 from .labels import label_volume, ray_lengths, seen, survey, to_surroundocc
 from .scene import scene_rng
-from .sensors import Rig, View, draw_rig, render, scan, survey_directions
+from .sensors import Camera, Rig, View, draw_rig, render, scan, survey_directions
 from .world import World
 
 # Key frames whose LiDAR poses are used for the accumulated view, evenly spread over those within reach.
@@ -84,8 +84,7 @@ class FrameMaker:
             views[camera.name] = render(world, camera, world.ego_pose(moment), world.objects_at(moment), rng)
         points, point_object = scan(world, lidar2world, objects, scene_rng(config, self.index, _LIDAR, frame))
         look = survey(world, objects, self._lidar_poses(frame), self._survey_directions)
-        # the sweep itself and the images belong to what has been seen
-        camera_rays = [(view.origin, view.directions, ray_lengths(world, view.t)) for view in views.values()]
+        camera_rays = [self._view_rays(views[camera.name], camera) for camera in self.rig.cameras]
         labels, mask_lidar, mask_camera = {}, {}, {}
         for name, grid in config.grids.items():
             label2world = pose if grid.frame == 'ego' else lidar2world
@@ -98,6 +97,15 @@ class FrameMaker:
         boxes, velocities = self._boxes(objects, lidar2world, points, point_object, time)
         record = self._record(frame, pose, boxes)
         return Frame(record, velocities, views, points, labels, mask_lidar, mask_camera)
+
+    def _view_rays(self, view: View, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Origin, directions and lengths of rays through pixel centres, dense enough to meet every voxel of the grids."""
+        width, height = self.config.image_size
+        reach = max(float(np.hypot(*grid.extent[:2])) / 2 for grid in self.config.grids.values())
+        step = max(1, int(0.3 * self.config.voxel_size * camera.cam2img[0, 0] / reach))
+        directions = view.directions.reshape(height, width, 3)[::step, ::step].reshape(-1, 3)
+        t = view.t.reshape(height, width)[::step, ::step].reshape(-1)
+        return view.origin, directions, ray_lengths(self.world, t)
 
     def _lidar_poses(self, frame: int) -> list[np.ndarray]:
         """LiDAR -> world of this key frame and of others of the scene within reach."""

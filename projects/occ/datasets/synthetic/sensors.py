@@ -10,7 +10,7 @@ from .geometry import rotate, rotation_zyx, spherical
 from .materials import MATERIAL_AMPLITUDE, MATERIAL_FREQUENCY, MATERIAL_REFLECTANCE, MATERIAL_TEXTURE, Material
 from .ray_cast import ObjectArrays
 from .shading import shade
-from .world import World
+from .world import Hits, World
 
 CAMERAS = ('CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT')
 # per camera: yaw (deg), position in the ego frame (m), focal length for 1600 pixels, trigger time relative to the LiDAR (s)
@@ -61,7 +61,8 @@ class View:
         image: (H, W, 3) uint8 RGB.
         class_map: (H, W) uint8 class at the pixel centre: 0 others, 1..16, 17 = nothing within the view distance.
         depth: (H, W) float32, z in the camera frame at the pixel centre, metres, -1 = nothing.
-        origin, directions, t: All rays of the image, world frame: (3,), (R, 3), (R,) metres, -1 = nothing.
+        origin, directions, t: Rays through the pixel centres, row by row, world frame: (3,), (H * W, 3) unit vectors, (H * W,)
+            metres along the ray, -1 = nothing.
     """
 
     image: np.ndarray
@@ -95,22 +96,23 @@ def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
     return Rig(tuple(cameras), lidar2ego)
 
 
-def pixel_directions(camera: Camera, size: tuple[int, int], samples: int) -> np.ndarray:
-    """Directions in the camera frame, (samples * H * W, 3), z = 1; the first H * W go through the pixel centres."""
+def pixel_directions(camera: Camera, size: tuple[int, int], sample: int = 0) -> np.ndarray:
+    """One ray per pixel, row by row, in the camera frame: (H * W, 3) with z = 1.
+
+    Sample 0 goes through the pixel centres; the next ones follow a low-discrepancy sequence inside the pixel.
+    """
     width, height = size
     u, v = np.meshgrid(np.arange(width), np.arange(height))
-    rays = []
-    for k in range(samples):
-        # a low-discrepancy sequence that begins at the centre
-        du, dv = (0.5 + 0.7548776662 * k) % 1.0, (0.5 + 0.5698402910 * k) % 1.0
-        x = (u + du - camera.cam2img[0, 2]) / camera.cam2img[0, 0]
-        y = (v + dv - camera.cam2img[1, 2]) / camera.cam2img[1, 1]
-        rays.append(np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3))
-    return np.concatenate(rays)
+    du, dv = (0.5 + 0.7548776662 * sample) % 1.0, (0.5 + 0.5698402910 * sample) % 1.0
+    x = (u + du - camera.cam2img[0, 2]) / camera.cam2img[0, 0]
+    y = (v + dv - camera.cam2img[1, 2]) / camera.cam2img[1, 1]
+    return np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
 
 
 def render(world: World, camera: Camera, pose: np.ndarray, objects: ObjectArrays, rng: np.random.Generator) -> View:
     """Takes a picture.
+
+    Pixels at the border of surfaces get more rays, as many as the camera settings say.
 
     Args:
         world: The scene.
@@ -119,17 +121,50 @@ def render(world: World, camera: Camera, pose: np.ndarray, objects: ObjectArrays
         objects: The objects at the camera's time.
         rng: Sensor noise.
     """
-    config, settings = world.config, world.config.camera
-    width, height = config.image_size
+    width, height = world.config.image_size
     cam2world = pose @ camera.cam2ego
-    rays = pixel_directions(camera, config.image_size, settings.samples)
-    norm = np.linalg.norm(rays, axis=1)
-    directions = rotate(rays / norm[:, None], cam2world[:3, :3])
     origin = np.ascontiguousarray(cam2world[:3, 3])
-    active = np.arange(len(world.actors), dtype=np.int64)
     # objects wholly behind the camera
     ahead = rotate(objects.centre - origin, cam2world[:3, :3].T)[:, 2] > -objects.radius
-    hits = world.cast(objects, origin, directions, active[ahead], normals=True)
+
+    def trace(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, Hits, np.ndarray]:
+        norm = np.linalg.norm(rays, axis=1)
+        directions = rotate(rays / norm[:, None], cam2world[:3, :3])
+        hits = world.cast(objects, origin, directions, np.flatnonzero(ahead), normals=True)
+        return norm, directions, hits, _radiance(world, camera, objects, origin, directions, hits)
+
+    norm, directions, hits, radiance = trace(pixel_directions(camera, world.config.image_size))
+    surface = (hits.obj.astype(np.int64) * 256 + np.where(hits.t < 0, 0, hits.material)).reshape(height, width)
+    border = np.flatnonzero(_borders(surface))
+    samples = world.config.camera.samples
+    for sample in range(1, samples):
+        rays = pixel_directions(camera, world.config.image_size, sample)[border]
+        radiance[border] += trace(rays)[3]
+    radiance[border] /= samples
+    return View(
+        image=_expose(radiance.reshape(height, width, 3), world, rng),
+        class_map=world.classes(hits).reshape(height, width),
+        depth=np.where(hits.t >= 0, hits.t / norm, -1).reshape(height, width).astype(np.float32),
+        origin=origin,
+        directions=directions,
+        t=hits.t,
+    )
+
+
+def _borders(surface: np.ndarray) -> np.ndarray:
+    """Pixels with a neighbour of another surface, (H, W) bool."""
+    border = np.zeros(surface.shape, dtype=bool)
+    rows, columns = surface[1:] != surface[:-1], surface[:, 1:] != surface[:, :-1]
+    border[1:] |= rows
+    border[:-1] |= rows
+    border[:, 1:] |= columns
+    border[:, :-1] |= columns
+    return border
+
+
+def _radiance(world: World, camera: Camera, objects: ObjectArrays, origin, directions, hits: Hits) -> np.ndarray:
+    """Linear RGB (R, 3) float32 of rays; values above 1.4 are clipped, so that a lamp does not outshine its neighbours."""
+    settings = world.config.camera
     radiance = np.empty((len(directions), 3), np.float32)
     shade(
         world.flat,
@@ -138,7 +173,7 @@ def render(world: World, camera: Camera, pose: np.ndarray, objects: ObjectArrays
         world.lower,
         world.voxel,
         objects,
-        active,
+        np.arange(len(world.actors), dtype=np.int64),
         world.paints,
         world.palette,
         MATERIAL_TEXTURE,
@@ -149,24 +184,14 @@ def render(world: World, camera: Camera, pose: np.ndarray, objects: ObjectArrays
         settings.haze_distance,
         1.0 / camera.cam2img[0, 0],
         origin,
-        np.ascontiguousarray(directions),
+        directions,
         hits.t,
         hits.material,
         hits.obj,
         hits.normal,
         radiance,
     )
-    # values above 1 would be clipped one by one: average after clipping, as a pixel well does
-    radiance = np.minimum(radiance, 1.4).reshape(settings.samples, height, width, 3).mean(axis=0)
-    first = height * width
-    return View(
-        image=_expose(radiance, world, rng),
-        class_map=world.classes(hits)[:first].reshape(height, width),
-        depth=np.where(hits.t >= 0, hits.t / norm, -1)[:first].reshape(height, width).astype(np.float32),
-        origin=origin,
-        directions=directions,
-        t=hits.t,
-    )
+    return np.minimum(radiance, np.float32(1.4))
 
 
 def _expose(radiance: np.ndarray, world: World, rng: np.random.Generator) -> np.ndarray:
@@ -176,7 +201,7 @@ def _expose(radiance: np.ndarray, world: World, rng: np.random.Generator) -> np.
     y = (np.arange(height)[:, None] + 0.5) / height - 0.5
     x = (np.arange(width)[None, :] + 0.5) / width - 0.5
     falloff = 1 - settings.vignetting * 2 * (x * x + y * y)
-    exposure = np.exp(settings.exposure_jitter * rng.standard_normal()) * 0.92
+    exposure = np.exp(settings.exposure_jitter * rng.standard_normal()) * 0.98
     image = np.clip(radiance * (falloff * exposure)[..., None], 0, None).astype(np.float32)
     image = 255 * cv2.pow(np.clip(image, 0, 1), 1 / 2.2)
     if settings.noise > 0:

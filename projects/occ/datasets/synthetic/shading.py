@@ -31,9 +31,9 @@ def draw_light(kind: str, rng: np.random.Generator) -> Light:
     elevation = np.radians({'day': rng.uniform(28, 65), 'overcast': rng.uniform(35, 65), 'dusk': rng.uniform(9, 18)}[kind])
     towards = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     sun, sky, horizon, clouds = {
-        'day': ((1.45, 1.36, 1.2), (0.34, 0.46, 0.68), (0.74, 0.80, 0.86), 0.35),
-        'overcast': ((0.30, 0.30, 0.30), (0.72, 0.74, 0.78), (0.80, 0.81, 0.82), 1.0),
-        'dusk': ((1.15, 0.74, 0.42), (0.26, 0.30, 0.46), (0.88, 0.66, 0.50), 0.5),
+        'day': ((1.75, 1.64, 1.44), (0.34, 0.50, 0.82), (0.72, 0.80, 0.90), 0.25),
+        'overcast': ((0.34, 0.34, 0.34), (0.80, 0.82, 0.86), (0.80, 0.81, 0.82), 1.0),
+        'dusk': ((1.50, 0.98, 0.56), (0.36, 0.40, 0.58), (0.88, 0.66, 0.50), 0.5),
     }[kind]
     scale = rng.uniform(0.85, 1.15)
     return Light(towards, scale * np.array(sun), scale * np.array(sky), np.array(horizon), clouds)

@@ -238,14 +238,14 @@ def _building(canvas, x, y, yaw, length, depth, theme, rng) -> None:
             canvas.voxels[ix, iy, layer][inside] = M.CONCRETE
 
 
-def _tree(canvas: Canvas, x: float, y: float, rng: np.random.Generator, bush: bool = False) -> None:
+def _tree(canvas: Canvas, x: float, y: float, rng: np.random.Generator, bush: bool = False, slim: bool = False) -> None:
     base = canvas.ground(x, y)
     leaf = int(rng.choice([M.LEAF_DARK, M.LEAF_LIGHT, M.LEAF_OLIVE]))
     if bush:
         centre, radius, rise = base + 0.4, rng.uniform(0.6, 1.3), rng.uniform(0.6, 1.1)
     else:
-        trunk = rng.uniform(1.6, 3.2)
-        radius, rise = rng.uniform(1.2, 2.6), rng.uniform(1.4, 3.0)
+        trunk = rng.uniform(2.2, 3.4) if slim else rng.uniform(1.6, 3.2)
+        radius, rise = rng.uniform(0.9, 1.6) if slim else rng.uniform(1.2, 2.6), rng.uniform(1.4, 3.0)
         centre = base + trunk + 0.8 * rise
         thickness = rng.uniform(0.3, 0.55)
         canvas.box(x, y, 0.3, thickness, thickness, base, centre, M.TRUNK)
@@ -281,7 +281,7 @@ def _street_furniture(scene: Scene, canvas: Canvas, side: int, sign: int, rng: n
         for s in np.arange(start + rng.uniform(0, 9), stop, rng.uniform(6, 14)):
             if rng.random() < 0.75 and not scene.near_crossing(s, 2.0):
                 x, y, _ = scene.axis.to_world(s, sign * e)
-                _tree(canvas, float(x), float(y), rng)
+                _tree(canvas, float(x), float(y), rng, slim=True)
     for _ in range(rng.poisson(4)):  # signs, bins, boxes
         s = rng.uniform(start, stop)
         if scene.near_crossing(s, 0.0):
