@@ -7,6 +7,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
 
+from projects.occ.structures import OccDataSample
 from projects.tpvformer.checkpoint import to_project_state_dict
 from projects.tpvformer.official_config import model_config_from_official
 
@@ -135,6 +136,19 @@ def test_projection(model, case, cameras):
 def test_logits(taps, case):
     assert_close(taps['logits'][0], case['outputs']['logits'])
     assert_close(taps['logits'][0].flatten(2), case['outputs']['pred_occ'])
+
+
+def test_logits_through_the_segmentor(model, case):
+    inputs = case['inputs']
+    sample = OccDataSample(metainfo=dict(ref2img=inputs['lidar2img'][0].numpy(), img_wh=inputs['image_wh'][0].numpy()))
+    with torch.no_grad():
+        logits = model(dict(imgs=inputs['imgs']), [sample], mode='tensor')
+        predicted = model(dict(imgs=inputs['imgs']), [sample], mode='predict')[0].pred_occ
+    assert_close(logits, case['outputs']['logits'])
+    top = case['outputs']['logits'][0].topk(2, dim=0)
+    clear = top.values[0] - top.values[1] > 2 * ATOL
+    assert clear.float().mean() > 0.99
+    assert torch.equal(predicted[clear].long(), top.indices[0][clear])
 
 
 def gradients(model, imgs, cameras, probe):
