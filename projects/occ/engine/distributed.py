@@ -1,14 +1,15 @@
 """Several processes, with or without GPUs."""
 
+import logging
 import os
 from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
-from mmdet3d.registry import MODEL_WRAPPERS
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from .errors import LaunchError
@@ -16,6 +17,7 @@ from .errors import LaunchError
 _TORCHRUN_VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
 
 
+# the Runner looks wrappers up in mmengine's own registry, not in that of the default scope
 @MODEL_WRAPPERS.register_module()
 class DeviceAwareDistributedDataParallel(MMDistributedDataParallel):
     """``MMDistributedDataParallel`` for models on a GPU or on the CPU, whose parameters have no device index.
@@ -84,7 +86,7 @@ def set_sync_bn(cfg: Config, kind: str) -> None:
     if torch.cuda.is_available():
         cfg.sync_bn = kind
     else:
-        print_log('--sync_bn is ignored: synchronised batch normalisation needs GPUs', logger='current', level='WARNING')
+        print_log('--sync_bn is ignored: synchronised batch normalisation needs GPUs', logger='current', level=logging.WARNING)
 
 
 def leave_process_group() -> None:

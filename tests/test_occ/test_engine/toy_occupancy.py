@@ -179,7 +179,7 @@ def _run(tool: str, config: Path, *arguments: object) -> int:
     work_dir = config.parent / f'work_{config.stem}'
     # laying out the dumped config nicely takes most of the time of a run
     with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
-        return load_tool(tool).main([str(config), *map(str, arguments), '--work-dir', str(work_dir)])
+        return load_tool(tool).main([str(config), '--work-dir', str(work_dir), *map(str, arguments)])
 
 
 def write_config(folder: Path, name: str = 'toy', extra: str = '') -> Path:
