@@ -1,8 +1,8 @@
 """Prepares two real nuScenes key frames: the folders, annotation file and labels of a data root, and overlay pictures.
 
 The sample frames are not part of this repository (docs/datasets.md, "Real sample frames"). The result has the layout of the
-benchmarks, so that every dataset config reads it once ``data_root`` points to it. Labels are made from the LiDAR sweep and the
-boxes (``projects/occ/datasets/label_making.py``); they are not those of a benchmark.
+benchmarks, so that every dataset config reads it once ``data_root`` and ``ann_file`` point to it. Labels are made from the
+LiDAR sweep and the boxes (``projects/occ/datasets/label_making.py``); they are not those of a benchmark.
 
 Overlay pictures lay the label's voxels over the six images; look at them first: cars have to lie on cars.
 """
@@ -99,7 +99,7 @@ def prepare(shared: Path, out: Path) -> list[Path]:
     for frame in frames:
         for path, source in frame.sources.items():
             write_atomically(out / 'nuscenes' / path, lambda file, source=source: file.write(source.read_bytes()))
-    write_info_file(str(out / 'nuscenes/occ_infos_val.pkl'), [frame.record for frame in frames], version='v1.0-trainval')
+    write_info_file(str(out / 'nuscenes/occ_infos.pkl'), [frame.record for frame in frames], version='v1.0-trainval')
 
     pictures = []
     for config_path in CONFIGS:

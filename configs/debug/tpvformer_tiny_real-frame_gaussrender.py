@@ -30,7 +30,7 @@ test_pipeline = [
     dict(type='ResizeCropFlipImages', final_wh=image_wh, training=False),
     dict(type='PackOccInputs'),
 ]
-data = dict(ann_file='nuscenes/occ_infos_val.pkl', data_root=data_root, data_prefix=data_prefix, grid=grid)
+data = dict(ann_file='nuscenes/occ_infos.pkl', data_root=data_root, data_prefix=data_prefix, grid=grid)
 
 train_dataloader = dict(
     batch_size=2,

@@ -131,7 +131,7 @@ def _detect_format(content: Any, origin: str) -> str:
     raise ValueError(
         f'{origin}: unknown annotation format: found {found}; expected a dict with metainfo + data_list (mmdetection3d 1.x or '
         'ours), with infos as a list (mmdetection3d 0.x, BEVDet, SparseOcc) or with infos per scene + metadata as a list '
-        f'(GaussRender). Make a file with tools/create_data.py; see {DOC}'
+        f'(GaussRender); see {DOC}'
     )
 
 

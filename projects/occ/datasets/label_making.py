@@ -123,7 +123,7 @@ def make_label(
 
     occupied = semantics != grid.free_index
     mask_lidar = touched | occupied
-    mask_camera = camera_visibility(occupied, record, grid, image_wh) & mask_lidar
+    mask_camera = camera_visibility(occupied, mask_lidar, record, grid, image_wh)
     return OccLabel(semantics, mask_lidar, mask_camera)
 
 
@@ -211,11 +211,13 @@ def in_box(points: np.ndarray, box: np.ndarray, margin: float = 0.0) -> np.ndarr
     return (np.abs(along) <= half[0]) & (np.abs(across) <= half[1]) & (np.abs(offset[:, 2]) <= half[2])
 
 
-def camera_visibility(occupied: np.ndarray, record: FrameRecord, grid: VoxelGrid, image_wh: tuple[int, int]) -> np.ndarray:
-    """(X, Y, Z) bool: voxels whose centre is in an image of ``record`` with no occupied voxel in front of it."""
+def camera_visibility(
+    occupied: np.ndarray, candidates: np.ndarray, record: FrameRecord, grid: VoxelGrid, image_wh: tuple[int, int]
+) -> np.ndarray:
+    """(X, Y, Z) bool: candidate voxels whose centre is in an image of ``record`` with no occupied voxel in front of it."""
     ref2lidar = np.linalg.inv(record.lidar2ego) if grid.frame == 'ego' else np.eye(4)
-    centers = grid.centers().double().numpy().reshape(-1, 3)
-    index = np.stack(np.unravel_index(np.arange(len(centers)), grid.shape), axis=1)
+    index = np.argwhere(candidates)
+    centers = grid.index_to_point(index)
     visible = np.zeros(grid.shape, dtype=bool)
     for camera in record.cameras.values():
         ref2cam = camera.lidar2cam @ ref2lidar
@@ -259,10 +261,19 @@ def _fill_boxes(
     settings: LabelSettings,
 ) -> None:
     """Gives the voxels whose centre lies in a box that was hit (K,) bool the box's class."""
-    centers = _transform(np.linalg.inv(lidar2ref), grid.centers().double().numpy().reshape(-1, 3))
-    flat = semantics.reshape(-1)
-    for index in np.flatnonzero(hit):
-        flat[in_box(centers, boxes.boxes[index], settings.box_margin)] = grid.class_names.index(boxes.names[index])
+    ref2lidar = np.linalg.inv(lidar2ref)
+    signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
+    for box, name in ((boxes.boxes[index], boxes.names[index]) for index in np.flatnonzero(hit)):
+        cos, sin = np.cos(box[6]), np.sin(box[6])
+        half = signs * (box[3:6] / 2 + settings.box_margin)
+        corners = box[:3] + half @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+        index, _ = grid.point_to_index(_transform(lidar2ref, corners))
+        first, last = np.maximum(index.min(0), 0), np.minimum(index.max(0) + 1, grid.shape)
+        if (first >= last).any():
+            continue
+        around = np.stack(np.meshgrid(*map(np.arange, first, last), indexing='ij'), axis=-1).reshape(-1, 3)
+        inside = in_box(_transform(ref2lidar, grid.index_to_point(around)), box, settings.box_margin)
+        semantics[tuple(around[inside].T)] = grid.class_names.index(name)
 
 
 def _fill_ground(semantics: np.ndarray, touched: np.ndarray, grid: VoxelGrid, settings: LabelSettings) -> None:

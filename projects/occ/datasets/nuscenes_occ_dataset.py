@@ -169,8 +169,8 @@ class NuScenesOccDataset(BaseDataset):
             info_file = read_info_file(self.ann_file, backend_args=self.backend_args)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"annotation file '{self.ann_file}' does not exist (dataset.ann_file below dataset.data_root); make it with "
-                'tools/create_data.py or download it, see docs/datasets.md, "Annotation files"'
+                f"annotation file '{self.ann_file}' does not exist (dataset.ann_file below dataset.data_root); "
+                'docs/datasets.md, "Annotation files", lists what can be used and where it comes from'
             ) from None
         order = list(range(len(info_file.records)))
         if self.subset == 'mini':

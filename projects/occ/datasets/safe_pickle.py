@@ -56,8 +56,8 @@ def load_numpy_pickle(path: str, backend_args: dict | None = None) -> Any:
         if 'it names' in str(error):
             raise ValueError(
                 f'{path}: refused to load this pickle because {error}. Annotation files may hold only plain Python data and '
-                'numpy arrays; anything else could run code. Get the file from a source you trust or make it yourself with '
-                'tools/create_data.py (docs/datasets.md, "Annotation files").'
+                'numpy arrays; anything else could run code. Get the file from a source you trust '
+                '(docs/datasets.md, "Annotation files").'
             ) from None
         raise ValueError(f'{path}: not a readable pickle ({error}); download or make the file again') from error
     except (EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:

@@ -105,7 +105,7 @@ def test_sensor_path(path, expected):
 )
 def test_unknown_format_is_named(formats, tmp_path, content, found):
     path = formats.write_pickle(tmp_path / 'odd.pkl', content)
-    with pytest.raises(ValueError, match=rf'odd\.pkl: unknown annotation format: found {found}.*tools/create_data\.py'):
+    with pytest.raises(ValueError, match=rf'odd\.pkl: unknown annotation format: found {found}.*docs/datasets\.md'):
         read_info_file(path)
 
 

@@ -179,7 +179,9 @@ def test_missing_camera_is_named(occ3d, tiny_root, formats):
 
 
 def test_missing_annotation_file(occ3d):
-    with pytest.raises(FileNotFoundError, match=r"annotation file '.*none\.pkl' does not exist .*tools/create_data\.py"):
+    with pytest.raises(
+        FileNotFoundError, match=r"annotation file '.*none\.pkl' does not exist .*dataset\.ann_file.*docs/datasets\.md"
+    ):
         occ3d(ann_file='none.pkl')
 
 

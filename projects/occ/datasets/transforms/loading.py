@@ -104,8 +104,8 @@ class LoadOccLabels(BaseTransform):
         if not path:
             raise FileNotFoundError(
                 f'{what}: the annotation file has neither scene_name nor occ_path, and the folder '
-                "dataset.data_root + dataset.data_prefix['occ'] has no <scene>/<token> for it; make an annotation file with "
-                f'tools/create_data.py or correct the prefix ({_LAYOUT})'
+                "dataset.data_root + dataset.data_prefix['occ'] has no <scene>/<token> for it; correct the prefix or "
+                f'take an annotation file with scene names ({_LAYOUT})'
             )
         data = _read_bytes(path, self.backend_args, what, "dataset.data_prefix['occ']")
         try:
