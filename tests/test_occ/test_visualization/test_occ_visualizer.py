@@ -1,0 +1,120 @@
+"""OccVisualizer inside mmengine."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import VISUALIZERS
+from PIL import Image
+
+from projects.occ.structures import OccDataSample
+from projects.occ.visualization import OccVisualizer, RenderedMaps
+from projects.occ.visualization.view_cameras import look_at, project_matrix
+
+GRID = dict(
+    point_cloud_range=(-4, -4, -1, 4, 4, 1),
+    voxel_size=1.0,
+    shape=(8, 8, 2),
+    frame='ego',
+    free_index=2,
+    class_names=('car', 'driveable_surface', 'free'),
+)
+RED = (213, 40, 60)  # missed
+
+
+@pytest.fixture
+def sample(tmp_path):
+    data = OccDataSample()
+    gt = np.full((8, 8, 2), 2, np.uint8)
+    gt[:, :, 0], gt[6, 3:5, 1] = 1, 0
+    data.gt_occ = torch.from_numpy(gt)
+    data.pred_occ = torch.from_numpy(np.where(gt == 0, 2, gt))
+    data.mask_camera = torch.ones(8, 8, 2, dtype=torch.bool)
+    ref2cam = np.stack([look_at((0, 0, 1), (4, 0, 0.5))])
+    cam2img = np.array([[[60.0, 0, 48], [0, 60, 27], [0, 0, 1]]])
+    path = tmp_path / 'CAM_FRONT.png'
+    Image.fromarray(np.full((54, 96, 3), (10, 20, 30), np.uint8)).save(path)
+    data.set_metainfo(
+        dict(
+            ref2cam=ref2cam,
+            cam2img=cam2img,
+            ref2img=project_matrix(ref2cam, cam2img),
+            cam_names=['CAM_FRONT'],
+            img_paths=[str(path)],
+            token='abc',
+        )
+    )
+    return data
+
+
+def has(page, color):
+    return int((page == np.asarray(color, np.uint8)).all(-1).sum())
+
+
+def test_files(sample, tmp_path):
+    visualizer = VISUALIZERS.build(dict(type='OccVisualizer', name='test_files', grid=GRID))
+    rendered = RenderedMaps(gt_classes=np.zeros((1, 54, 96), np.uint8), how='hand-made')
+    visualizer.add_datasample('abc', None, sample, out_file=tmp_path / 'out' / 'abc.png', rendered=rendered)
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['abc_cameras.png', 'abc_rendered.png', 'abc_scene.png']
+    assert np.asarray(Image.open(tmp_path / 'out' / 'abc_scene.png')).std() > 10
+
+
+def test_backends_get_the_pages(sample, tmp_path):
+    visualizer = OccVisualizer(grid=GRID, vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path / 'vis'))
+    visualizer.add_datasample('abc', None, sample, step=7)
+    files = sorted(p.name for p in (tmp_path / 'vis').rglob('*.png'))
+    assert files == ['abc_cameras_7.png', 'abc_scene_7.png']
+
+
+def test_original_images_are_read_and_network_images_are_taken_as_they_come(sample):
+    visualizer = OccVisualizer(grid=GRID)
+    from_file = visualizer.figures(sample)['cameras']
+    assert has(from_file, (10, 20, 30)) > 640 * 300
+    network = torch.zeros(1, 3, 54, 96)
+    network[0] += torch.tensor([30.0, 20.0, 10.0])[:, None, None]  # BGR
+    np.testing.assert_array_equal(visualizer.figures(sample, network)['cameras'], from_file)
+    sample.set_metainfo(dict(img_paths=['/nowhere.jpg']))
+    assert 'cameras' not in visualizer.figures(sample)
+
+
+def test_what_is_drawn(sample):
+    visualizer = OccVisualizer(grid=GRID)
+    both = visualizer.figures(sample)
+    pred_only = visualizer.figures(sample, draw_gt=False)
+    assert both['scene'].shape[1] > pred_only['scene'].shape[1]
+    assert has(both['scene'], RED) > 300 and has(pred_only['scene'], RED) == 0
+    assert has(pred_only['scene'], (0, 150, 245)) < has(both['scene'], (0, 150, 245))
+
+
+def test_errors_outside_the_mask_are_not_drawn(sample):
+    counts = {}
+    for mask in (None, 'none', 'camera'):
+        sample.mask_camera = torch.zeros(8, 8, 2, dtype=torch.bool)
+        counts[mask] = has(OccVisualizer(grid=GRID, mask=mask).figures(sample)['scene'], RED)
+    # without a choice the mask of the sample counts; what is left is the legend
+    assert counts[None] == counts['camera'] < counts['none'] / 2
+    del sample.mask_camera
+    assert has(OccVisualizer(grid=GRID).figures(sample)['scene'], RED) == counts['none']
+    with pytest.raises(ValueError, match="visualizer.mask='lidar' needs mask_lidar in the data sample"):
+        OccVisualizer(grid=GRID, mask='lidar').figures(sample)
+
+
+def test_grid_comes_from_the_dataset(sample):
+    visualizer = OccVisualizer()
+    with pytest.raises(ValueError, match='OccVisualizer knows no grid'):
+        visualizer.figures(sample)
+    visualizer.dataset_meta = dict(grid=GRID)
+    assert 'scene' in visualizer.figures(sample)
+    visualizer.dataset_meta = dict(grid=dict(GRID, class_names=('car', 'road', 'void')))
+    assert visualizer.painter.grid.class_names[2] == 'void'
+
+
+def test_errors(sample):
+    with pytest.raises(ValueError, match="visualizer.mask must be one of .* got 'front'"):
+        OccVisualizer(mask='front')
+    visualizer = OccVisualizer(grid=GRID)
+    with pytest.raises(ValueError, match=r'images must be \(1, 3, H, W\), one for each ref2img, got shape \(2, 3, 54, 96\)'):
+        visualizer.figures(sample, torch.zeros(2, 3, 54, 96))
+    with pytest.raises(ValueError, match='nothing to draw'):
+        visualizer.figures(sample, draw_gt=False, draw_pred=False)
+    with pytest.raises(ValueError, match='needs data_sample'):
+        visualizer.add_datasample('abc')
