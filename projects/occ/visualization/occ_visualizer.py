@@ -17,6 +17,7 @@ from .figures import CameraImages, RenderedMaps, camera_figure, rendered_figure,
 from .view_cameras import project_matrix
 from .voxel_painter import VoxelPainter
 
+PANEL_WIDTHS = {'cameras': 640, 'scene': 800, 'rendered': 400}
 MASK_FIELDS = {'none': (), 'camera': ('mask_camera',), 'lidar': ('mask_lidar',), 'both': ('mask_camera', 'mask_lidar')}
 
 
@@ -34,10 +35,11 @@ class OccVisualizer(Visualizer):
         mask: Voxels whose errors are drawn: ``'none'`` (all), ``'camera'``, ``'lidar'`` or ``'both'``. None: those that a
             camera sees if the sample says so, else all.
         hide_ignored: Leave ignored voxels out; False draws them grey.
+        panel_widths: Width of one picture on the pages, pixels; replaces entries of ``PANEL_WIDTHS``.
         **kwargs: ``vis_backends``, ``save_dir`` of :class:`Visualizer`.
 
     Raises:
-        ValueError: If ``mask`` is unknown.
+        ValueError: If ``mask`` or a page in ``panel_widths`` is unknown.
     """
 
     def __init__(
@@ -47,12 +49,17 @@ class OccVisualizer(Visualizer):
         palette: Sequence[Sequence[int]] | None = None,
         mask: str | None = None,
         hide_ignored: bool = True,
+        panel_widths: Mapping[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
         if mask is not None and mask not in MASK_FIELDS:
             raise ValueError(f'visualizer.mask must be one of {tuple(MASK_FIELDS)}, got {mask!r}')
+        unknown = set(panel_widths or ()) - set(PANEL_WIDTHS)
+        if unknown:
+            raise ValueError(f'visualizer.panel_widths knows the pages {tuple(PANEL_WIDTHS)}, got also {sorted(unknown)}')
         self.mask = mask
+        self.panel_widths = {**PANEL_WIDTHS, **(panel_widths or {})}
         self._style = dict(palette=palette, hide_ignored=hide_ignored)
         self._grid = grid
         self._painter: VoxelPainter | None = None
@@ -107,14 +114,14 @@ class OccVisualizer(Visualizer):
         pages = {}
         cameras = network_images(data_sample, images) if images is not None else original_images(data_sample)
         if cameras is not None:
-            pages['cameras'] = camera_figure(painter, cameras, volumes, title=title)
+            pages['cameras'] = camera_figure(painter, cameras, volumes, self.panel_widths['cameras'], title)
         mask, seen_by = self._mask(data_sample)
-        pages['scene'] = scene_figure(painter, gt, pred, mask, title=title, errors=f'errors{seen_by}')
+        pages['scene'] = scene_figure(painter, gt, pred, mask, self.panel_widths['scene'], title, f'errors{seen_by}')
         if rendered is not None:
             originals = original_images(data_sample)
             names = () if originals else data_sample.get('cam_names', ())
             words = ', '.join(part for part in (title, rendered.how) if part)
-            pages['rendered'] = rendered_figure(painter, rendered, originals, names, title=words)
+            pages['rendered'] = rendered_figure(painter, rendered, originals, names, self.panel_widths['rendered'], words)
         return pages
 
     @master_only

@@ -18,6 +18,7 @@ GRID = dict(
     free_index=2,
     class_names=('car', 'driveable_surface', 'free'),
 )
+SMALL = dict(cameras=96, scene=160, rendered=96)
 RED = (213, 40, 60)  # missed
 
 
@@ -51,7 +52,7 @@ def has(page, color):
 
 
 def test_files(sample, tmp_path):
-    visualizer = VISUALIZERS.build(dict(type='OccVisualizer', name='test_files', grid=GRID))
+    visualizer = VISUALIZERS.build(dict(type='OccVisualizer', name='test_files', grid=GRID, panel_widths=SMALL))
     rendered = RenderedMaps(gt_classes=np.zeros((1, 54, 96), np.uint8), how='hand-made')
     visualizer.add_datasample('abc', None, sample, out_file=tmp_path / 'out' / 'abc.png', rendered=rendered)
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['abc_cameras.png', 'abc_rendered.png', 'abc_scene.png']
@@ -59,16 +60,18 @@ def test_files(sample, tmp_path):
 
 
 def test_backends_get_the_pages(sample, tmp_path):
-    visualizer = OccVisualizer(grid=GRID, vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path / 'vis'))
+    visualizer = OccVisualizer(
+        grid=GRID, panel_widths=SMALL, vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path / 'vis')
+    )
     visualizer.add_datasample('abc', None, sample, step=7)
     files = sorted(p.name for p in (tmp_path / 'vis').rglob('*.png'))
     assert files == ['abc_cameras_7.png', 'abc_scene_7.png']
 
 
 def test_original_images_are_read_and_network_images_are_taken_as_they_come(sample):
-    visualizer = OccVisualizer(grid=GRID)
+    visualizer = OccVisualizer(grid=GRID, panel_widths=SMALL)
     from_file = visualizer.figures(sample)['cameras']
-    assert has(from_file, (10, 20, 30)) > 640 * 300
+    assert has(from_file, (10, 20, 30)) > 96 * 50
     network = torch.zeros(1, 3, 54, 96)
     network[0] += torch.tensor([30.0, 20.0, 10.0])[:, None, None]  # BGR
     np.testing.assert_array_equal(visualizer.figures(sample, network)['cameras'], from_file)
@@ -77,11 +80,11 @@ def test_original_images_are_read_and_network_images_are_taken_as_they_come(samp
 
 
 def test_what_is_drawn(sample):
-    visualizer = OccVisualizer(grid=GRID)
+    visualizer = OccVisualizer(grid=GRID, panel_widths=SMALL)
     both = visualizer.figures(sample)
     pred_only = visualizer.figures(sample, draw_gt=False)
     assert both['scene'].shape[1] > pred_only['scene'].shape[1]
-    assert has(both['scene'], RED) > 300 and has(pred_only['scene'], RED) == 0
+    assert has(both['scene'], RED) > 100 and has(pred_only['scene'], RED) == 0
     assert has(pred_only['scene'], (0, 150, 245)) < has(both['scene'], (0, 150, 245))
 
 
@@ -89,17 +92,17 @@ def test_errors_outside_the_mask_are_not_drawn(sample):
     counts = {}
     for mask in (None, 'none', 'camera'):
         sample.mask_camera = torch.zeros(8, 8, 2, dtype=torch.bool)
-        counts[mask] = has(OccVisualizer(grid=GRID, mask=mask).figures(sample)['scene'], RED)
+        counts[mask] = has(OccVisualizer(grid=GRID, mask=mask, panel_widths=SMALL).figures(sample)['scene'], RED)
     # without a choice the mask of the sample counts; what is left is the legend
     assert counts[None] == counts['camera'] < counts['none'] / 2
     del sample.mask_camera
-    assert has(OccVisualizer(grid=GRID).figures(sample)['scene'], RED) == counts['none']
+    assert has(OccVisualizer(grid=GRID, panel_widths=SMALL).figures(sample)['scene'], RED) == counts['none']
     with pytest.raises(ValueError, match="visualizer.mask='lidar' needs mask_lidar in the data sample"):
         OccVisualizer(grid=GRID, mask='lidar').figures(sample)
 
 
 def test_grid_comes_from_the_dataset(sample):
-    visualizer = OccVisualizer()
+    visualizer = OccVisualizer(panel_widths=SMALL)
     with pytest.raises(ValueError, match='OccVisualizer knows no grid'):
         visualizer.figures(sample)
     visualizer.dataset_meta = dict(grid=GRID)
@@ -111,7 +114,9 @@ def test_grid_comes_from_the_dataset(sample):
 def test_errors(sample):
     with pytest.raises(ValueError, match="visualizer.mask must be one of .* got 'front'"):
         OccVisualizer(mask='front')
-    visualizer = OccVisualizer(grid=GRID)
+    with pytest.raises(ValueError, match=r"panel_widths knows the pages .* got also \['film'\]"):
+        OccVisualizer(panel_widths=dict(film=3))
+    visualizer = OccVisualizer(grid=GRID, panel_widths=SMALL)
     with pytest.raises(ValueError, match=r'images must be \(1, 3, H, W\), one for each ref2img, got shape \(2, 3, 54, 96\)'):
         visualizer.figures(sample, torch.zeros(2, 3, 54, 96))
     with pytest.raises(ValueError, match='nothing to draw'):
