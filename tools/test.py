@@ -28,6 +28,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out', metavar='DIR', help='write predictions as DIR/<token>.npz, key pred, (X, Y, Z) uint8 class ids'
     )
     parser.add_argument('--metrics-json', metavar='FILE', help='write the metrics as fractions')
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help='write pictures of every default_hooks.visualization.interval-th sample to DIR'
+    )
+    parser.add_argument('--show', action='store_true', help='show these pictures in windows; needs a display')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays')
     return parser.parse_args(argv)
 
 
@@ -36,12 +41,16 @@ def add_output_hooks(cfg: Config, args: argparse.Namespace) -> None:
     cfg.default_hooks.checkpoint_keys = dict(type='CheckpointKeyHook', strict=True)
     if args.out:
         cfg.default_hooks.prediction_writer = dict(type='PredictionWriterHook', out_dir=args.out)
+    if args.show_dir or args.show:
+        hook = cfg.default_hooks.setdefault('visualization', dict(type='OccVisualizationHook'))
+        hook.update(draw=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
 
 
 def test(args: argparse.Namespace) -> None:
     """Tests as the arguments say."""
     check_checkpoint_file(args.checkpoint)
-    for directory, option in ((args.out, '--out'), (args.metrics_json and Path(args.metrics_json).parent, '--metrics-json')):
+    folder = args.metrics_json and Path(args.metrics_json).parent
+    for directory, option in ((args.out, '--out'), (args.show_dir, '--show-dir'), (folder, '--metrics-json')):
         if directory:
             check_writable(directory, option)
     cfg = load_config(args)

@@ -21,6 +21,8 @@ default_hooks = dict(
     checkpoint=dict(
         type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2, save_last=True, save_best='occ/mIoU', rule='greater'
     ),
+    # pictures while validating and testing; tools/test.py --show-dir turns it on
+    visualization=dict(type='OccVisualizationHook', draw=False, interval=50),
     # an interrupted and resumed training gives the losses of an uninterrupted one
     random_state=dict(type='RandomStateHook'),
     # the first NaN ends the run before it reaches a checkpoint

@@ -129,6 +129,19 @@ class ToyRecordHook(Hook):
 
 
 @HOOKS.register_module()
+class ToyDrawHook(Hook):
+    """Stands for the visualisation hook: one empty picture per test batch."""
+
+    def __init__(self, draw: bool = False, show: bool = False, wait_time: float = 0, out_dir: str | None = None) -> None:
+        self.draw = draw
+        self.out_dir = out_dir
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if self.draw:
+            (Path(self.out_dir) / f'{batch_idx}.png').write_bytes(b'')
+
+
+@HOOKS.register_module()
 class ToyStopHook(Hook):
     """Interrupts the training like Ctrl-C in front of an iteration."""
 
@@ -191,7 +204,9 @@ _base_ = [{str(REPO_ROOT / 'configs/_base_/default_runtime.py')!r}]
 custom_imports = dict(imports=['projects.occ.engine', 'toy_occupancy'])
 visualizer = dict(type='Visualizer')
 experiment_name = {uuid.uuid4().hex!r}
-default_hooks = dict(logger=dict(interval=1), record=dict(type='ToyRecordHook', path={str(folder / f'losses_{name}')!r}))
+default_hooks = dict(
+    logger=dict(interval=1), visualization=dict(_delete_=True, type='ToyDrawHook'),
+    record=dict(type='ToyRecordHook', path={str(folder / f'losses_{name}')!r}))
 model = dict(type='ToyOccModel')
 pipeline = [dict(type='ToyAugment'), dict(type='ToyPack')]
 train_dataloader = dict(

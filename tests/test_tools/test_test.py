@@ -1,0 +1,112 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+TOY_DIR = Path(__file__).resolve().parents[1] / 'test_occ' / 'test_engine'
+sys.path.insert(0, str(TOY_DIR))
+
+from toy_occupancy import evaluate, load_tool, train, write_config  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Config and checkpoint of a toy training."""
+    folder = tmp_path_factory.mktemp('toy')
+    config = write_config(folder)
+    assert train(config, '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    return config, folder / 'work_toy' / 'epoch_1.pth'
+
+
+def last_error(capfd):
+    return capfd.readouterr().err.strip().split('\n')[-1]
+
+
+def test_as_a_program_with_every_output(trained, tmp_path, repo_root):
+    config, checkpoint = trained
+    run = subprocess.run(
+        [sys.executable, str(repo_root / 'tools' / 'test.py'), str(config), str(checkpoint), '--out', 'predictions']
+        + ['--metrics-json', 'results/metrics.json', '--show-dir', 'pictures'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(TOY_DIR), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    metrics = json.loads((tmp_path / 'results' / 'metrics.json').read_text())
+    assert 0 < metrics['mIoU'] < 1 and metrics['nothing'] is None
+    assert metrics['source'] == {'config': str(config), 'checkpoint': str(checkpoint)}
+    assert sorted(path.stem for path in (tmp_path / 'predictions').iterdir()) == [f'frame-{index}' for index in range(7)]
+    with np.load(tmp_path / 'predictions' / 'frame-0.npz') as file:
+        assert file['pred'].shape == (4, 3, 2) and file['pred'].dtype == np.uint8
+    assert len(list((tmp_path / 'pictures').iterdir())) == 4
+    assert (tmp_path / 'work_dirs' / 'toy').is_dir()
+
+
+def test_the_result_belongs_to_the_weights_of_the_file(trained, tmp_path):
+    config, checkpoint = trained
+    state = torch.load(checkpoint, weights_only=True)
+    # a classifier that says 'free' everywhere
+    state['state_dict']['classifier.weight'].zero_()
+    state['state_dict']['classifier.bias'].copy_(torch.tensor([0.0, 0.0, 1.0]))
+    torch.save(state['state_dict'], tmp_path / 'free.pth')
+    assert evaluate(config, tmp_path / 'free.pth', '--metrics-json', tmp_path / 'free.json', '--out', tmp_path / 'out') == 0
+    hist = np.array(json.loads((tmp_path / 'free.json').read_text())['hist'])
+    assert hist[:, :2].sum() == 0 and hist.sum() == 7 * 24
+    assert all((np.load(path)['pred'] == 2).all() for path in (tmp_path / 'out').iterdir())
+
+
+def test_options_reach_the_config(trained, tmp_path):
+    config, checkpoint = trained
+    options = ('test_dataloader.batch_size=1', 'test_dataloader.dataset.length=3')
+    metrics = tmp_path / 'm.json'
+    arguments = ('--metrics-json', metrics, '--cfg-options')
+    assert evaluate(config, checkpoint, *arguments, options[0]) == 0
+    assert len(json.loads(metrics.read_text())['tokens']) == 7
+    assert evaluate(config, checkpoint, *arguments, *options, '--allow-new-keys') == 0
+    assert len(json.loads(metrics.read_text())['tokens']) == 3
+
+
+def test_missing_files_and_unwritable_outputs_are_named(trained, tmp_path, capfd):
+    config, checkpoint = trained
+    assert evaluate(tmp_path / 'absent.py', checkpoint) == 1
+    assert 'absent.py' in last_error(capfd)
+    assert evaluate(config, tmp_path / 'absent.pth') == 1
+    assert 'absent.pth' in last_error(capfd)
+    (tmp_path / 'file').write_text('')
+    for option in ('--out', '--show-dir', '--metrics-json', '--work-dir'):
+        assert evaluate(config, checkpoint, option, tmp_path / 'file' / 'sub' / 'x') == 1
+        message = last_error(capfd)
+        assert message.startswith('error: cannot write to ') and message.endswith(f'with {option}')
+
+
+def test_a_malicious_checkpoint_is_refused(trained, tmp_path, capfd):
+    config, checkpoint = trained
+
+    class Trap:
+        def __reduce__(self):
+            return os.system, (f'touch {tmp_path}/sprung',)
+
+    torch.save(dict(torch.load(checkpoint, weights_only=True), trap=Trap()), tmp_path / 'trap.pth')
+    assert evaluate(config, tmp_path / 'trap.pth') == 1
+    assert 'system' in (message := last_error(capfd)) and '--trust-checkpoint' in message
+    assert not (tmp_path / 'sprung').exists()
+    assert evaluate(config, tmp_path / 'trap.pth', '--trust-checkpoint') == 0
+    assert (tmp_path / 'sprung').exists()
+
+
+def test_windows_are_asked_for_by_a_flag():
+    tool = load_tool('test')
+    args = tool.parse_args(['c', 'p', '--show', '--wait-time', '1'])
+    cfg = tool.Config(dict(default_hooks=dict(visualization=dict(type='OccVisualizationHook', draw=False, interval=5))))
+    tool.add_output_hooks(cfg, args)
+    assert cfg.default_hooks.visualization == dict(
+        type='OccVisualizationHook', draw=True, interval=5, show=True, wait_time=1.0, out_dir=None
+    )
+    assert cfg.default_hooks.checkpoint_keys.strict is True and 'prediction_writer' not in cfg.default_hooks

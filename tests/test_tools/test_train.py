@@ -1,0 +1,114 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TOY_DIR = Path(__file__).resolve().parents[1] / 'test_occ' / 'test_engine'
+sys.path.insert(0, str(TOY_DIR))
+
+from toy_occupancy import load_tool, read_losses, train, write_config  # noqa: E402
+
+
+def last_error(capfd):
+    return capfd.readouterr().err.strip().split('\n')[-1]
+
+
+def test_as_a_program(tmp_path, repo_root):
+    config = write_config(tmp_path)
+    run = subprocess.run(
+        [sys.executable, str(repo_root / 'tools' / 'train.py'), str(config), '--cfg-options', 'train_cfg.max_epochs=1'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(TOY_DIR), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    work_dir = tmp_path / 'work_dirs' / 'toy'
+    assert (work_dir / 'epoch_1.pth').is_file() and (work_dir / 'toy.py').is_file()
+    assert sorted(read_losses(tmp_path / 'losses_toy')) == [0, 1, 2, 3]
+
+
+def test_flags_of_mmdet3d_are_there():
+    args = load_tool('train').parse_args(
+        [
+            'c.py',
+            '--work-dir',
+            'w',
+            '--amp',
+            '--sync_bn',
+            'mmcv',
+            '--auto-scale-lr',
+            '--resume',
+            '--cfg-options',
+            'a.b=1',
+            'c=[1,2]',
+        ]
+        + ['--launcher', 'slurm', '--local-rank', '3']
+    )
+    assert (args.config, args.work_dir, args.amp, args.sync_bn, args.auto_scale_lr) == ('c.py', 'w', True, 'mmcv', True)
+    assert (args.resume, args.cfg_options, args.launcher, args.local_rank) == ('auto', {'a.b': 1, 'c': [1, 2]}, 'slurm', 3)
+    assert load_tool('train').parse_args(['c.py', '--resume', 'x.pth', '--local_rank', '1']).resume == 'x.pth'
+    assert load_tool('train').parse_args(['c.py']).cfg_options == {}
+
+
+def test_missing_files_are_named(tmp_path, capfd):
+    assert train(tmp_path / 'absent.py') == 1
+    assert last_error(capfd).startswith(f"error: config '{tmp_path}/absent.py' does not exist")
+    config = write_config(tmp_path)
+    for arguments in (('--resume', tmp_path / 'absent.pth'), ('--cfg-options', f'load_from={tmp_path}/absent.pth')):
+        assert train(config, *arguments) == 1
+        assert last_error(capfd) == (f"error: checkpoint '{tmp_path}/absent.pth' does not exist; give the path of a .pth file")
+    assert not list(tmp_path.glob('work_toy/*.pth'))
+
+
+def test_a_misspelt_option_stops_the_tool(tmp_path, capfd):
+    config = write_config(tmp_path)
+    assert train(config, '--cfg-options', 'optim_wrapper.optimiser.lr=1') == 1
+    assert last_error(capfd) == (
+        'error: --cfg-options optim_wrapper.optimiser.lr: no such key. Nearest existing: optim_wrapper.optimizer.lr. '
+        'To add a new key, use --allow-new-keys'
+    )
+
+
+def test_auto_scale_lr(tmp_path, capfd):
+    config = write_config(tmp_path)
+    assert train(config, '--auto-scale-lr') == 1
+    assert 'auto_scale_lr = dict(enable=False, base_batch_size=...)' in last_error(capfd)
+    config = write_config(tmp_path, extra='auto_scale_lr = dict(enable=False, base_batch_size=8)\n')
+    assert train(config, '--auto-scale-lr', '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    # batch 2 instead of 8, warm-up starts at 0.3
+    assert 'LR has been scaled from 0.01 to 0.0025' in capfd.readouterr().out
+
+
+def test_resume_without_a_checkpoint_starts_anew(tmp_path):
+    assert train(write_config(tmp_path), '--resume', '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    assert torch.load(tmp_path / 'work_toy' / 'epoch_1.pth', weights_only=True)['meta']['iter'] == 4
+
+
+def test_an_untrusted_checkpoint_is_refused_until_the_flag_is_given(tmp_path, capfd):
+    assert train(write_config(tmp_path), '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    path = tmp_path / 'work_toy' / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint['meta']['note'] = Path('an object')
+    torch.save(checkpoint, path)
+    assert train(write_config(tmp_path), '--resume') == 1
+    message = last_error(capfd)
+    assert 'pathlib' in message and '--trust-checkpoint' in message
+    assert train(write_config(tmp_path), '--resume', '--trust-checkpoint') == 0
+
+
+@pytest.mark.parametrize('option', ['argument', 'config'])
+def test_an_unwritable_work_directory_is_reported_first(tmp_path, capfd, option):
+    (tmp_path / 'file').write_text('')
+    wrong = tmp_path / 'file' / 'work'
+    if option == 'argument':
+        code = train(write_config(tmp_path), '--work-dir', wrong)
+    else:
+        code = load_tool('train').main([str(write_config(tmp_path, extra=f'work_dir = {str(wrong)!r}\n'))])
+    assert code == 1
+    assert last_error(capfd).startswith(f"error: cannot write to '{wrong}'")
+    assert not (tmp_path / 'losses_toy.0').exists()
