@@ -34,20 +34,8 @@ def test_as_a_program(tmp_path, repo_root):
 
 def test_flags_of_mmdet3d_are_there():
     args = load_tool('train').parse_args(
-        [
-            'c.py',
-            '--work-dir',
-            'w',
-            '--amp',
-            '--sync_bn',
-            'mmcv',
-            '--auto-scale-lr',
-            '--resume',
-            '--cfg-options',
-            'a.b=1',
-            'c=[1,2]',
-        ]
-        + ['--launcher', 'slurm', '--local-rank', '3']
+        ['c.py', '--work-dir', 'w', '--amp', '--sync_bn', 'mmcv', '--auto-scale-lr', '--resume', '--launcher', 'slurm']
+        + ['--local-rank', '3', '--cfg-options', 'a.b=1', 'c=[1,2]']
     )
     assert (args.config, args.work_dir, args.amp, args.sync_bn, args.auto_scale_lr) == ('c.py', 'w', True, 'mmcv', True)
     assert (args.resume, args.cfg_options, args.launcher, args.local_rank) == ('auto', {'a.b': 1, 'c': [1, 2]}, 'slurm', 3)
@@ -80,8 +68,8 @@ def test_auto_scale_lr(tmp_path, capfd):
     assert 'auto_scale_lr = dict(enable=False, base_batch_size=...)' in last_error(capfd)
     config = write_config(tmp_path, extra='auto_scale_lr = dict(enable=False, base_batch_size=8)\n')
     assert train(config, '--auto-scale-lr', '--cfg-options', 'train_cfg.max_epochs=1') == 0
-    # batch 2 instead of 8, warm-up starts at 0.3
-    assert 'LR has been scaled from 0.01 to 0.0025' in capfd.readouterr().out
+    # batch 2 instead of 8, and the warm-up starts at 0.3
+    assert f'lr: {0.01 * 2 / 8 * 0.3:.4e}' in capfd.readouterr().out
 
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path):
