@@ -1,6 +1,5 @@
-"""Which backends exist here. The compiled ones live in one shared object next to this file; nothing is ever built on import."""
+"""Which backends exist here. The compiled ones live in one shared object next to this file: loaded on import, never built."""
 
-import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ NAMESPACE = 'gaussian_rasterization'
 NAMES = ('cpu', 'cuda', 'reference')
 
 
-@functools.lru_cache(maxsize=1)
-def load_library() -> tuple[Path | None, str | None]:
-    """Load the compiled operators once per process.
+def _load() -> tuple[str | None, str | None]:
+    """Load the compiled operators.
 
     Returns:
         Path of the shared object or None, and why it could not be loaded or None.
@@ -24,18 +22,19 @@ def load_library() -> tuple[Path | None, str | None]:
         return None, 'it was not built'
     try:
         torch.ops.load_library(str(path))
-    except OSError as error:
+        from . import native  # noqa: F401  (tells PyTorch about shapes and gradients)
+    except (OSError, RuntimeError) as error:
         return None, f'{path.name} does not load ({error}); it was probably built for another PyTorch'
-    return path, None
+    return str(path), None
 
 
-def is_available(backend: str) -> bool:
-    """Whether ``'cpu'``, ``'cuda'`` or ``'reference'`` can be used in this process."""
-    if backend == 'reference':
-        return True
-    if load_library()[0] is None:
-        return False
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f'{NAMESPACE}::render', backend.upper())
+LIBRARY, REASON = _load()
+AVAILABLE = {
+    name: name == 'reference'
+    or (LIBRARY is not None and torch._C._dispatch_has_kernel_for_dispatch_key(f'{NAMESPACE}::render', name.upper()))
+    for name in NAMES
+}
+"""Backend -> whether it can be used in this process."""
 
 
 def require(backend: str) -> None:
@@ -47,12 +46,11 @@ def require(backend: str) -> None:
     """
     if backend not in NAMES:
         raise ValueError(f'backend must be None or one of {NAMES}, got {backend!r}')
-    if not is_available(backend):
-        reason = load_library()[1] or 'the library was built without it'
+    if not AVAILABLE[backend]:
         switch = 'FORCE_CUDA=1 ' if backend == 'cuda' else ''
         raise RuntimeError(
-            f"the '{backend}' backend of gaussian_rasterization is missing: {reason}. Build it with\n"
-            f"    {switch}{BUILD_COMMAND}\nor use backend='reference' (pure PyTorch, slow)."
+            f"the '{backend}' backend of gaussian_rasterization is missing: {REASON or 'the library was built without it'}. "
+            f"Build it with\n    {switch}{BUILD_COMMAND}\nor use backend='reference' (pure PyTorch, slow)."
         )
 
 
@@ -64,11 +62,10 @@ def build_config() -> dict[str, Any]:
         takes; ``library``: path of the shared object or None; ``reason``: why it is missing or None; ``compiler``, ``simd``,
         ``cuda_archs``: text from the build, None without it; ``torch``: version in use; ``build_command``.
     """
-    path, reason = load_library()
-    info: dict[str, Any] = {name: is_available(name) for name in NAMES}
+    info: dict[str, Any] = dict(AVAILABLE)
     info['default'] = {device: default_backend(torch.device(device)) for device in ('cpu', 'cuda')}
-    info.update(library=str(path) if path else None, reason=reason, compiler=None, simd=None, cuda_archs=None)
-    if path is not None:
+    info.update(library=LIBRARY, reason=REASON, compiler=None, simd=None, cuda_archs=None)
+    if LIBRARY is not None:
         text = getattr(torch.ops, NAMESPACE).build_info()
         info.update(item.split('=', 1) for item in text.split(';') if item)
     info.update(torch=torch.__version__, build_command=BUILD_COMMAND)
@@ -80,6 +77,6 @@ def default_backend(device: torch.device, dtype: torch.dtype = torch.float32) ->
 
     float64 is always the reference's.
     """
-    if dtype != torch.float64 and device.type in ('cpu', 'cuda') and is_available(device.type):
+    if dtype != torch.float64 and AVAILABLE.get(device.type, False):
         return device.type
     return 'reference'

@@ -127,7 +127,7 @@ def rasterize(
 def _choose(backend: str | None, device: torch.device, dtype: torch.dtype) -> str:
     if backend is None:
         backend = backends.default_backend(device, dtype)
-        if backend == 'reference' and dtype != torch.float64:
+        if backend == 'reference' and dtype != torch.float64 and not torch.compiler.is_compiling():
             _warn_slow(device.type)
         return backend
     backends.require(backend)

@@ -13,7 +13,8 @@ from .settings import RasterSettings
 class Ellipses(NamedTuple):
     """Projected Gaussians of one view, (M,) each; lengths in pixels.
 
-    ``u, v``: centre, integer at pixel centres. ``z``: depth in metres. ``cov_*``: dilated covariance. ``conic_*``: its inverse.
+    ``u, v``: centre, integer at pixel centres. ``z``: depth in metres. ``cov_*``: dilated covariance. ``inv_xx``: inverse of
+    the variance of x given y, ``slope``: cov_xy / cov_yy; with them the exponent is a sum of squares, see :meth:`distance`.
     """
 
     u: Tensor
@@ -22,9 +23,21 @@ class Ellipses(NamedTuple):
     cov_xx: Tensor
     cov_xy: Tensor
     cov_yy: Tensor
-    conic_xx: Tensor
-    conic_xy: Tensor
-    conic_yy: Tensor
+    inv_xx: Tensor
+    slope: Tensor
+
+    def pick(self, index: Tensor) -> 'Ellipses':
+        """Ellipses at an index of any shape."""
+        return Ellipses(*(value[index] for value in self))
+
+    def distance(self, dx: Tensor, dy: Tensor) -> Tensor:
+        """Squared Mahalanobis length of offsets (..., in pixels).
+
+        inv_xx (dx - slope dy)^2 + dy^2 / cov_yy has no negative term, unlike k1 dx^2 + 2 k2 dx dy + k3 dy^2, in which large
+        terms cancel for thin ellipses far from the pixel.
+        """
+        across = dx - self.slope * dy
+        return self.inv_xx * across * across + dy * dy / self.cov_yy
 
     def radius(self) -> Tensor:
         """Three standard deviations of the longer axis rounded up, (M,) floating point."""
@@ -115,4 +128,4 @@ def project(
     # |m_x|^2 |m_y|^2 - (m_x m_y)^2 = |m_x x m_y|^2 (Lagrange): a sum of squares, so thin ellipses keep their digits
     cross = torch.linalg.cross(m_x, m_y)
     det = (cross * cross).sum(-1) + settings.dilation * (xx + cov_yy)
-    return Ellipses(u, v, z, cov_xx, cov_xy, cov_yy, cov_yy / det, -cov_xy / det, cov_xx / det)
+    return Ellipses(u, v, z, cov_xx, cov_xy, cov_yy, cov_yy / det, cov_xy / cov_yy)

@@ -131,7 +131,7 @@ def _visible(means, quats, scales, opacities, features, viewmat, K, width, heigh
     payload = torch.cat([features[ids], ellipses.z[:, None]], 1)
     pad = torch.nn.functional.pad
     view = _View(
-        Ellipses(*(pad(value, (0, 1)) for value in ellipses)),
+        Ellipses(*(pad(value, (0, 1), value=1.0) for value in ellipses)),
         pad(opacities[ids], (0, 1)),
         pad(payload, (0, 0, 0, 1)),
         pad(rect, (0, 0, 0, 1)),
@@ -192,20 +192,19 @@ def _bin(view, bounds, first_row, last_row, columns, tile_size, settings):
 def _meets_tile(view, gaussian, left, top, tile_size, settings):
     """Whether the (slightly enlarged) ellipse alpha >= alpha_min meets the rectangle of a tile's pixel centres."""
     with torch.no_grad():
-        e = view.ellipses
+        e = view.ellipses.pick(gaussian)
         extent = (2.0 * (view.opacities / settings.alpha_min).log() * 1.001 + 1e-3)[gaussian]
-        a, b, c = e.conic_xx[gaussian], e.conic_xy[gaussian], e.conic_yy[gaussian]
-        x0, y0 = left - e.u[gaussian], top - e.v[gaussian]
+        x0, y0 = left - e.u, top - e.v
         x1, y1 = x0 + (tile_size - 1), y0 + (tile_size - 1)
         inside = (x0 <= 0) & (x1 >= 0) & (y0 <= 0) & (y1 >= 0)
         # otherwise the minimum of the quadratic form lies on an edge: a parabola in one coordinate, clamped to the edge
         smallest = torch.full_like(x0, float('inf'))
         for x in (x0, x1):
-            y = torch.minimum(torch.maximum(-b * x / c, y0), y1)
-            smallest = torch.minimum(smallest, a * x * x + 2 * b * x * y + c * y * y)
+            y = torch.minimum(torch.maximum(e.cov_xy / e.cov_xx * x, y0), y1)
+            smallest = torch.minimum(smallest, e.distance(x, y))
         for y in (y0, y1):
-            x = torch.minimum(torch.maximum(-b * y / a, x0), x1)
-            smallest = torch.minimum(smallest, a * x * x + 2 * b * x * y + c * y * y)
+            x = torch.minimum(torch.maximum(e.slope * y, x0), x1)
+            smallest = torch.minimum(smallest, e.distance(x, y))
         return inside | (smallest <= extent)
 
 
@@ -267,19 +266,16 @@ def _blend_segment(view, index, corner, light, stopped, tile_size, settings):
     Returns:
         New transmittance (n, P), new stopped (n, P), weighted sums (n, P, C + 1).
     """
-    e = view.ellipses
+    e = view.ellipses.pick(index[..., None])
     inner = torch.arange(tile_size * tile_size, device=index.device)
     column = (corner[:, :1] + inner % tile_size)[:, None, :]
     row = (corner[:, 1:] + inner // tile_size)[:, None, :]
-    dx, dy = e.u[index][..., None] - column, e.v[index][..., None] - row
-    a, b, c = (conic[index][..., None] for conic in (e.conic_xx, e.conic_xy, e.conic_yy))
-    power = -0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy
-    alpha = view.opacities[index][..., None] * power.exp()
+    alpha = view.opacities[index][..., None] * (-0.5 * e.distance(e.u - column, e.v - row)).exp()
     if settings.cap_gradient == 'exact':
         alpha = alpha.clamp_max(settings.alpha_max)
     else:
         alpha = torch.where(alpha > settings.alpha_max, settings.alpha_max + (alpha - alpha.detach()), alpha)
-    drawn = (power <= 0) & (alpha >= settings.alpha_min)
+    drawn = alpha >= settings.alpha_min
     if settings.tile_compat is not None:
         x0, x1, y0, y1 = (bound[..., None] for bound in view.rect[index].unbind(-1))
         drawn = drawn & (column >= x0) & (column < x1) & (row >= y0) & (row < y1)

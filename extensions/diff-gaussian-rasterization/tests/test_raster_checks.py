@@ -67,8 +67,18 @@ def test_debug_names_the_tensor_and_the_index(make_scene):
     assert rasterize(**scene, backend='reference').features.isfinite().all()
 
 
-def test_missing_backend_says_how_to_build_it(make_scene, monkeypatch):
-    monkeypatch.setattr(backends, 'load_library', lambda: (None, 'it was not built'))
+@pytest.fixture
+def not_built(monkeypatch):
+    """A process without the shared object."""
+    monkeypatch.setattr(backends, 'LIBRARY', None)
+    monkeypatch.setattr(backends, 'REASON', 'it was not built')
+    monkeypatch.setattr(backends, 'AVAILABLE', dict(cpu=False, cuda=False, reference=True))
+    functional._warn_slow.cache_clear()
+    yield
+    functional._warn_slow.cache_clear()
+
+
+def test_missing_backend_says_how_to_build_it(make_scene, not_built):
     with pytest.raises(RuntimeError, match=r"'cpu' backend .* is missing: it was not built.*\n +pip install"):
         rasterize(**make_scene(0), backend='cpu')
     with pytest.raises(RuntimeError, match=r'FORCE_CUDA=1 pip install'):
@@ -78,19 +88,17 @@ def test_missing_backend_says_how_to_build_it(make_scene, monkeypatch):
     assert config['default']['cpu'] == 'reference'
 
 
-def test_falling_back_to_the_reference_warns(make_scene, monkeypatch):
-    from gaussian_rasterization import functional
-
-    monkeypatch.setattr(backends, 'load_library', lambda: (None, 'it was not built'))
-    functional._warn_slow.cache_clear()
+def test_falling_back_to_the_reference_warns_once(make_scene, not_built):
     with pytest.warns(RuntimeWarning, match='no compiled backend .* Build it with: pip install'):
         rasterize(**make_scene(0))
-    functional._warn_slow.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        rasterize(**make_scene(0))
 
 
 def test_float64_is_the_reference(make_scene):
     out = rasterize(**make_scene(0, dtype=torch.float64))
     assert out.features.dtype == torch.float64
-    if backends.is_available('cpu'):
+    if backends.AVAILABLE['cpu']:
         with pytest.raises(ValueError, match=r'computes in float32 but an input is float64'):
             rasterize(**make_scene(0, dtype=torch.float64), backend='cpu')

@@ -1,0 +1,77 @@
+// The inner loops of the CPU backend, compiled once per instruction set and chosen when the library is first used.
+//
+// A tile is 16 x 16 pixels, cut into strips: one vector of neighbouring pixels of one row. All tiles of a view blend their list of
+// splats strip by strip, front to back; the backward pass walks the same lists back to front.
+#pragma once
+
+#include "common.h"
+
+namespace gaussian_rasterization {
+
+constexpr int TILE = 16;
+constexpr int BLOCK = 16;  // tiles of a block, side by side
+constexpr int BATCH = 32;  // splats whose data a tile keeps in cache at a time
+
+// One tile of one view. Images are channels-last.
+struct TileJob {
+  const Splat* splats;      // of the view, sorted by (z, index)
+  const int32_t* list;      // splats of the tile, front to back
+  int count;                // length of the list
+  int x0, y0, width, height;
+  const Options* options;
+  int channels;
+  const float* features;    // (G, C), or null
+  const int32_t* labels;    // (G,), if features is null
+  const float* background;  // (C,)
+  void* scratch;            // scratch_bytes(C), aligned to 64
+
+  // forward: outputs of the view; backward: gradients of them, null where none came
+  float* out_features;
+  float* out_depth;
+  float* out_alpha;
+  const float* grad_features;
+  const float* grad_depth;
+  const float* grad_alpha;
+  // state of the view for the backward pass, may be null in the forward pass
+  float* light;  // final transmittance
+  int32_t* stop; // position in the list at which the pixel stopped
+
+  // backward only: gradient rows, `row_width` floats each, one per splat and block, see gradient_row
+  float* row_data;
+  int row_width, block_x, block_y, first_band;
+  bool need_features, need_geometry;
+};
+
+inline __attribute__((always_inline)) int64_t blocks_across(const Splat& s) { return s.x1 / (TILE * BLOCK) - s.x0 / (TILE * BLOCK) + 1; }
+
+// Gradient rows of a splat in the rows of blocks [first_band, end).
+inline int64_t row_count(const Splat& s, int first_band, int end) {
+  const int first = s.y0 / TILE > first_band ? s.y0 / TILE : first_band, last = s.y1 / TILE < end - 1 ? s.y1 / TILE : end - 1;
+  return last < first ? 0 : (last - first + 1) * blocks_across(s);
+}
+
+inline __attribute__((always_inline)) int64_t gradient_row(const Splat& s, const TileJob& job) {
+  const int first = s.y0 / TILE > job.first_band ? s.y0 / TILE : job.first_band;
+  return s.row + (job.block_y - first) * blocks_across(s) + (job.block_x - s.x0 / (TILE * BLOCK));
+}
+
+// Layout of a gradient row: C feature gradients (if needed), h, and with geometry: z, t, y, tt, ty, yy (see Moments).
+inline int row_width(int channels, bool need_features, bool need_geometry) {
+  return (need_features ? channels : 0) + 1 + (need_geometry ? 6 : 0);
+}
+
+struct Kernels {
+  const char* name;
+  size_t (*scratch_bytes)(int channels);
+  void (*forward)(const TileJob&);
+  void (*backward)(const TileJob&);
+};
+
+extern const Kernels kernels_baseline;
+#if defined(__x86_64__) || defined(_M_X64)
+#define RASTER_X86 1
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+#endif
+
+}  // namespace gaussian_rasterization

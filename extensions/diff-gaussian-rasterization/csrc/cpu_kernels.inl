@@ -1,0 +1,456 @@
+// Forward and backward pass over one tile. Included by cpu_kernels_*.cpp with RASTER_ISA set.
+//
+// Only plain arithmetic, builtins and our own inline functions are used here: an inline function of the standard library compiled
+// for AVX-512 could be the copy that the linker keeps for everybody.
+
+namespace {
+
+#include "simd.inl"
+
+constexpr int STRIPS_PER_ROW = TILE / LANES;
+constexpr int STRIPS = TILE * STRIPS_PER_ROW;
+// accumulators that fit into registers next to the working set
+constexpr int MAX_BLOCK = LANES == 16 ? 20 : 10;
+
+struct Entry {
+  float u, v, slope, a, c, opacity, x0, x1;  // a = -inv_xx / 2, c = -1 / (2 cov_yy)
+  uint64_t strips;                           // strips of the tile that it may touch
+};
+
+struct Batch {
+  Entry entries[BATCH];
+  int32_t labels[BATCH];
+  float depth[BATCH];
+  int size;
+  const float* payload;  // (size, C + 1): features and z
+};
+
+FN uint64_t strip_mask(const Splat& s, int tile_x, int tile_y) {
+  const int lo = s.y0 > tile_y ? s.y0 - tile_y : 0, hi = s.y1 - tile_y < TILE - 1 ? s.y1 - tile_y : TILE - 1;
+  if (lo > hi) return 0;
+  const int left = s.x0 > tile_x ? (s.x0 - tile_x) / LANES : 0, end = s.x1 - tile_x < TILE - 1 ? s.x1 - tile_x : TILE - 1;
+  const int right = end / LANES;
+  if (end < 0 || left > right) return 0;
+  const uint64_t row = ((2ull << right) - 1) & ~((1ull << left) - 1);
+  uint64_t mask = 0;
+  for (int r = lo; r <= hi; ++r) mask |= row << (r * STRIPS_PER_ROW);
+  return mask;
+}
+
+// Collect what the loops need of list entries [first, first + size).
+static void gather(const TileJob& job, int first, int size, float* payload, Batch& batch) {
+  batch.size = size;
+  batch.payload = payload;
+  for (int k = 0; k < size; ++k) {
+    if (first + k + 8 < job.count && job.features) {
+      __builtin_prefetch(job.features + (int64_t)job.splats[job.list[first + k + 8]].id * job.channels);
+    }
+    const Splat& s = job.splats[job.list[first + k]];
+    Entry& e = batch.entries[k];
+    e.u = s.u, e.v = s.v, e.opacity = s.opacity;
+    e.slope = s.slope, e.a = -0.5f * s.inv_xx, e.c = -0.5f / s.cov_yy;
+    e.x0 = s.x0, e.x1 = s.x1;
+    e.strips = strip_mask(s, job.x0, job.y0);
+    batch.depth[k] = s.z;
+    if (job.features) {
+      const float* row = job.features + (int64_t)s.id * job.channels;
+      float* to = payload + k * (job.channels + 1);
+      for (int c = 0; c < job.channels; ++c) to[c] = row[c];
+      to[job.channels] = s.z;
+    } else {
+      batch.labels[k] = job.labels[s.id];
+    }
+  }
+}
+
+FN int pick(const Batch& batch, int strip, int32_t* index) {
+  int n = 0;
+  for (int k = 0; k < batch.size; ++k) {
+    index[n] = k;
+    n += (batch.entries[k].strips >> strip) & 1;
+  }
+  return n;
+}
+
+// exp(power) of the picked entries at the pixels of a strip, 0 where the pair is skipped.
+template <bool COMPAT>
+FN void falloff(const Batch& batch, const int32_t* index, int n, vf column, float row, const Options& o, vf* out) {
+  for (int j = 0; j < n; ++j) {
+    const Entry& e = batch.entries[index[j]];
+    const float dy = e.v - row;
+    const vf t = splat(e.u - e.slope * dy) - column;
+    const vf value = exp_negative(fma(t * t, splat(e.a), splat(e.c * dy * dy)));
+    vf kept = select(value * e.opacity >= o.alpha_min, value, vf{});
+    if (COMPAT) {
+      kept = select(column >= e.x0, kept, vf{});
+      kept = select(column <= e.x1, kept, vf{});
+    }
+    out[j] = kept;
+  }
+}
+
+static void falloff_any(const Batch& batch, const int32_t* index, int n, vf column, float row, const Options& o, vf* out) {
+  if (o.rect12) {
+    falloff<true>(batch, index, n, column, row, o, out);
+  } else {
+    falloff<false>(batch, index, n, column, row, o, out);
+  }
+}
+
+FN vf lane_columns(int x0) {
+  vf column;
+  for (int l = 0; l < LANES; ++l) column[l] = (float)(x0 + l);
+  return column;
+}
+
+struct Strip {
+  vf live;   // transmittance, 0 once the pixel has stopped
+  vf light;  // transmittance of stopped pixels
+  vi stop;
+};
+
+// Weights alpha T of the picked entries, front to back. Returns how many there are before all pixels have stopped.
+static int transmit(const Batch& batch, const int32_t* index, int n, const vf* value, int first, const Options& o, Strip& strip,
+                    vf* weight) {
+  vf live = strip.live, light = strip.light;
+  vi stop = strip.stop;
+  const vf least = splat(o.transmittance_min), cap = splat(o.alpha_max);
+  int j = 0;
+  for (; j < n; ++j) {
+    const int k = index[j];
+    const vf alpha = minimum(value[j] * batch.entries[k].opacity, cap);
+    const vf after = live * (1.0f - alpha);
+    const vi stops = after < least;
+    const vi newly = stops & (live > 0.0f);
+    weight[j] = select(stops, vf{}, alpha * live);
+    if (any(newly)) {
+      light = select(newly, live, light);
+      stop = newly ? (vi{} + (first + k)) : stop;
+      if (!any(after >= least)) {
+        live = vf{};
+        break;
+      }
+    }
+    live = select(stops, vf{}, after);
+  }
+  strip.live = live, strip.light = light, strip.stop = stop;
+  return j;
+}
+
+// sums[c] += sum_j weight[j] * payload[index[j]][c] for a block of channels held in registers.
+template <int N>
+static void accumulate(const float* payload, int stride, const int32_t* index, int n, const vf* weight, vf* sums) {
+  vf total[N];
+  for (int c = 0; c < N; ++c) total[c] = sums[c];
+  for (int j = 0; j < n; ++j) {
+    const float* row = payload + index[j] * stride;
+    const vf w = weight[j];
+    for (int c = 0; c < N; ++c) total[c] = fma(w, splat(row[c]), total[c]);
+  }
+  for (int c = 0; c < N; ++c) sums[c] = total[c];
+}
+
+// product[j] += sum_c image[c] * payload[index[j]][c]
+template <int N>
+static void project_rows(const float* payload, int stride, const int32_t* index, int n, const vf* image, bool add, vf* product) {
+  vf g[N];
+  for (int c = 0; c < N; ++c) g[c] = image[c];
+  for (int j = 0; j < n; ++j) {
+    const float* row = payload + index[j] * stride;
+    vf even = add ? product[j] : vf{}, odd = vf{};
+    for (int c = 0; c + 1 < N; c += 2) {
+      even = fma(g[c], splat(row[c]), even);
+      odd = fma(g[c + 1], splat(row[c + 1]), odd);
+    }
+    if (N % 2) even = fma(g[N - 1], splat(row[N - 1]), even);
+    product[j] = even + odd;
+  }
+}
+
+// out[c] += sum over the strips in `mask` and their lanes of weight[strip] * image[strip][c]
+template <int N>
+static void reduce_rows(uint64_t mask, const vf* weight, const vf* image, int stride, float* out) {
+  constexpr int PADDED = (N + 3) / 4 * 4;
+  vf total[PADDED];
+  for (int c = 0; c < PADDED; ++c) total[c] = vf{};
+  for (; mask; mask &= mask - 1) {
+    const int s = __builtin_ctzll(mask);
+    const vf w = weight[s];
+    const vf* g = image + s * stride;
+    for (int c = 0; c < N; ++c) total[c] = fma(w, g[c], total[c]);
+  }
+  float sums[PADDED];
+  for (int c = 0; c < PADDED; c += 4) sum4(total[c], total[c + 1], total[c + 2], total[c + 3], sums + c);
+  for (int c = 0; c < N; ++c) out[c] += sums[c];
+}
+
+// Call F<block>(offset) for blocks of at most MAX_BLOCK channels that cover `channels`, as even as possible.
+#define RASTER_CASE(N) \
+  case N: \
+    RASTER_CALL(N); \
+    break;
+#define RASTER_BLOCKS(channels) \
+  for (int blocks = ((channels) + MAX_BLOCK - 1) / MAX_BLOCK, b = 0, at = 0; b < blocks; ++b) { \
+    const int width = ((channels) - at + blocks - b - 1) / (blocks - b); \
+    switch (width) { \
+      RASTER_CASE(1) RASTER_CASE(2) RASTER_CASE(3) RASTER_CASE(4) RASTER_CASE(5) RASTER_CASE(6) RASTER_CASE(7) RASTER_CASE(8) \
+      RASTER_CASE(9) RASTER_CASE(10) RASTER_WIDE \
+    } \
+    at += width; \
+  }
+#if RASTER_ISA == 512
+#define RASTER_WIDE \
+  RASTER_CASE(11) RASTER_CASE(12) RASTER_CASE(13) RASTER_CASE(14) RASTER_CASE(15) RASTER_CASE(16) RASTER_CASE(17) RASTER_CASE(18) \
+  RASTER_CASE(19) RASTER_CASE(20)
+#else
+#define RASTER_WIDE
+#endif
+
+// Scratch memory of a tile: sums or gradient image, payload, strips, panels.
+struct Scratch {
+  vf* image;  // (STRIPS, C + 1)
+  Strip* strips;
+  vf* weights;  // (BATCH, STRIPS)
+  vf* slopes;   // (BATCH, STRIPS)
+  float* payload;
+};
+
+FN size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+static size_t scratch_bytes(int channels) {
+  return rounded(sizeof(vf) * STRIPS * (channels + 1)) + rounded(sizeof(Strip) * STRIPS) +
+      2 * rounded(sizeof(vf) * BATCH * STRIPS) + rounded(sizeof(float) * BATCH * (channels + 1));
+}
+
+FN Scratch carve(void* memory, int channels) {
+  char* at = (char*)memory;
+  Scratch s;
+  s.image = (vf*)at, at += rounded(sizeof(vf) * STRIPS * (channels + 1));
+  s.strips = (Strip*)at, at += rounded(sizeof(Strip) * STRIPS);
+  s.weights = (vf*)at, at += rounded(sizeof(vf) * BATCH * STRIPS);
+  s.slopes = (vf*)at, at += rounded(sizeof(vf) * BATCH * STRIPS);
+  s.payload = (float*)at;
+  return s;
+}
+
+FN int lanes_inside(const TileJob& job, int strip) {  // pixels of the strip that are in the image
+  const int y = job.y0 + strip / STRIPS_PER_ROW, x = job.x0 + strip % STRIPS_PER_ROW * LANES;
+  if (y >= job.height || x >= job.width) return 0;
+  return job.width - x < LANES ? job.width - x : LANES;
+}
+
+FN int64_t first_pixel(const TileJob& job, int strip) {
+  return (int64_t)(job.y0 + strip / STRIPS_PER_ROW) * job.width + job.x0 + strip % STRIPS_PER_ROW * LANES;
+}
+
+static void paint_background(const TileJob& job) {
+  for (int s = 0; s < STRIPS; ++s) {
+    const int inside = lanes_inside(job, s);
+    if (!inside) continue;
+    const int64_t pixel = first_pixel(job, s);
+    for (int64_t p = pixel; p < pixel + inside; ++p) {
+      for (int c = 0; c < job.channels; ++c) job.out_features[p * job.channels + c] = job.background[c];
+      job.out_depth[p] = 0.0f, job.out_alpha[p] = 0.0f;
+      if (job.light) job.light[p] = 1.0f, job.stop[p] = 0;
+    }
+  }
+}
+
+static void forward(const TileJob& job) {
+  if (job.count == 0) return paint_background(job);
+  const Scratch scratch = carve(job.scratch, job.channels);
+  const int channels = job.channels, payload_size = channels + 1;
+  const Options& o = *job.options;
+  for (int i = 0; i < STRIPS * payload_size; ++i) scratch.image[i] = vf{};
+  int open = 0;
+  for (int s = 0; s < STRIPS; ++s) {
+    Strip& strip = scratch.strips[s];
+    const int inside = lanes_inside(job, s);
+    strip.light = vf{};
+    strip.stop = vi{} + 0x7fffffff;
+    for (int l = 0; l < LANES; ++l) strip.live[l] = l < inside ? 1.0f : 0.0f;
+    open += inside > 0;
+  }
+
+  Batch batch;
+  int32_t index[BATCH + 1];
+  vf value[BATCH], weight[BATCH];
+  for (int first = 0; first < job.count && open; first += BATCH) {
+    gather(job, first, job.count - first < BATCH ? job.count - first : BATCH, scratch.payload, batch);
+    open = 0;
+    for (int s = 0; s < STRIPS; ++s) {
+      Strip& strip = scratch.strips[s];
+      if (!any(strip.live > 0.0f)) continue;
+      const int picked = pick(batch, s, index);
+      const vf column = lane_columns(job.x0 + s % STRIPS_PER_ROW * LANES);
+      falloff_any(batch, index, picked, column, (float)(job.y0 + s / STRIPS_PER_ROW), o, value);
+      const int n = transmit(batch, index, picked, value, first, o, strip, weight);
+      open += any(strip.live > 0.0f);
+      vf* sums = scratch.image + s * payload_size;
+      if (job.features) {
+#define RASTER_CALL(N) accumulate<N>(scratch.payload + at, payload_size, index, n, weight, sums + at)
+        RASTER_BLOCKS(payload_size)
+#undef RASTER_CALL
+      } else {
+        vf depth = sums[channels];
+        for (int j = 0; j < n; ++j) {
+          const int k = index[j];
+          sums[batch.labels[k]] += weight[j];
+          depth = fma(weight[j], splat(batch.depth[k]), depth);
+        }
+        sums[channels] = depth;
+      }
+    }
+  }
+
+  for (int s = 0; s < STRIPS; ++s) {
+    const int inside = lanes_inside(job, s);
+    if (!inside) continue;
+    const Strip& strip = scratch.strips[s];
+    const vf light = select(strip.live > 0.0f, strip.live, strip.light);
+    vf* sums = scratch.image + s * payload_size;
+    for (int c = 0; c < channels; ++c) sums[c] = fma(light, splat(job.background[c]), sums[c]);
+    const int64_t pixel = first_pixel(job, s);
+    const float* from = (const float*)sums;
+    float* to = job.out_features + pixel * channels;
+    for (int l = 0; l < inside; ++l) {
+      for (int c = 0; c < channels; ++c) to[l * channels + c] = from[c * LANES + l];
+      job.out_depth[pixel + l] = from[channels * LANES + l];
+      job.out_alpha[pixel + l] = 1.0f - light[l];
+    }
+    if (job.light) {
+      for (int l = 0; l < inside; ++l) job.light[pixel + l] = light[l], job.stop[pixel + l] = strip.stop[l];
+    }
+  }
+}
+
+struct BackStrip {
+  vf light;   // transmittance behind the current splat
+  vf behind;  // sum of weight * q behind it, background included
+};
+
+// Back to front: from the products q to weights and to h = exp(power) dL/dalpha.
+static void untransmit(const Batch& batch, const int32_t* index, int n, const vf* value, const vf* product, int first,
+                       const Options& o, vi stop, vf& light_io, vf& behind_io, vf* weights, vf* slopes) {
+  vf light = light_io, behind = behind_io;
+  const vf cap = splat(o.alpha_max);
+  for (int j = n - 1; j >= 0; --j) {
+    const int k = index[j];
+    const vi live = (vi{} + (first + k)) < stop;
+    const vf raw = value[j] * batch.entries[k].opacity;
+    const vf alpha = select(live, minimum(raw, cap), vf{});
+    const vf inverse = 1.0f / (1.0f - alpha);
+    light = light * inverse;
+    const vf weight = alpha * light;
+    const vf slope = light * product[j] - behind * inverse;
+    behind = fma(weight, product[j], behind);
+    vf h = select(live, value[j] * slope, vf{});
+    if (o.exact_cap) h = select(raw > cap, vf{}, h);
+    weights[k * STRIPS] = weight;
+    slopes[k * STRIPS] = h;
+  }
+  light_io = light, behind_io = behind;
+}
+
+static void backward(const TileJob& job) {
+  const Scratch scratch = carve(job.scratch, job.channels);
+  const int channels = job.channels, payload_size = channels + 1;
+  const Options& o = *job.options;
+
+  // the gradient image by strips; the state of the forward pass
+  int last = 0;
+  for (int s = 0; s < STRIPS; ++s) {
+    const int inside = lanes_inside(job, s);
+    vf* image = scratch.image + s * payload_size;
+    for (int c = 0; c < payload_size; ++c) image[c] = vf{};
+    Strip& strip = scratch.strips[s];
+    strip.live = splat(1.0f), strip.light = vf{}, strip.stop = vi{};
+    if (!inside) continue;
+    const int64_t pixel = first_pixel(job, s);
+    float* to = (float*)image;
+    vf alpha{};
+    for (int l = 0; l < inside; ++l) {
+      if (job.grad_features) {
+        const float* from = job.grad_features + (pixel + l) * channels;
+        for (int c = 0; c < channels; ++c) to[c * LANES + l] = from[c];
+      }
+      if (job.grad_depth) to[channels * LANES + l] = job.grad_depth[pixel + l];
+      if (job.grad_alpha) alpha[l] = job.grad_alpha[pixel + l];
+      strip.live[l] = job.light[pixel + l];
+      strip.stop[l] = job.stop[pixel + l];
+    }
+    vf behind = -alpha;
+    for (int c = 0; c < channels; ++c) behind = fma(image[c], splat(job.background[c]), behind);
+    strip.light = strip.live * behind;
+    const int32_t end = largest(strip.stop);
+    last = end > last ? end : last;
+  }
+  if (last > job.count) last = job.count;
+
+  Batch batch;
+  int32_t index[BATCH + 1];
+  vf value[BATCH], product[BATCH];
+  const int blocks = (last + BATCH - 1) / BATCH;
+  for (int block = blocks - 1; block >= 0; --block) {
+    const int first = block * BATCH;
+    gather(job, first, last - first < BATCH ? last - first : BATCH, scratch.payload, batch);
+    uint64_t touched[BATCH];
+    for (int k = 0; k < batch.size; ++k) touched[k] = 0;
+    for (int s = 0; s < STRIPS; ++s) {
+      Strip& strip = scratch.strips[s];
+      if (!any(strip.stop > first)) continue;
+      const int n = pick(batch, s, index);
+      if (!n) continue;
+      const vf column = lane_columns(job.x0 + s % STRIPS_PER_ROW * LANES);
+      falloff_any(batch, index, n, column, (float)(job.y0 + s / STRIPS_PER_ROW), o, value);
+      const vf* image = scratch.image + s * payload_size;
+      if (job.features) {
+#define RASTER_CALL(N) project_rows<N>(scratch.payload + at, payload_size, index, n, image + at, at > 0, product)
+        RASTER_BLOCKS(payload_size)
+#undef RASTER_CALL
+      } else {
+        for (int j = 0; j < n; ++j) {
+          product[j] = fma(image[channels], splat(batch.depth[index[j]]), image[batch.labels[index[j]]]);
+        }
+      }
+      untransmit(batch, index, n, value, product, first, o, strip.stop, strip.live, strip.light, scratch.weights + s,
+                 scratch.slopes + s);
+      for (int j = 0; j < n; ++j) touched[index[j]] |= 1ull << s;
+    }
+
+    for (int k = 0; k < batch.size; ++k) {
+      const uint64_t mask = touched[k];
+      if (!mask) continue;
+      float* row = job.row_data + gradient_row(job.splats[job.list[first + k]], job) * job.row_width;
+      const vf* weights = scratch.weights + k * STRIPS;
+      if (job.need_features) {
+#define RASTER_CALL(N) reduce_rows<N>(mask, weights, scratch.image + at, payload_size, row + at)
+        RASTER_BLOCKS(channels)
+#undef RASTER_CALL
+        row += channels;
+      }
+      const vf* slopes = scratch.slopes + k * STRIPS;
+      vf h{}, z{}, t{}, y{}, tt{}, ty{}, yy{};
+      if (!job.need_geometry) {
+        for (uint64_t m = mask; m; m &= m - 1) h += slopes[__builtin_ctzll(m)];
+      } else {
+        const Entry& e = batch.entries[k];
+        for (uint64_t m = mask; m; m &= m - 1) {
+          const int s = __builtin_ctzll(m);
+          const float dy = e.v - (float)(job.y0 + s / STRIPS_PER_ROW);
+          const vf across = splat(e.u - e.slope * dy) - lane_columns(job.x0 + s % STRIPS_PER_ROW * LANES);
+          const vf ht = slopes[s] * across, hy = slopes[s] * dy;
+          h += slopes[s], t += ht, y += hy;
+          tt = fma(ht, across, tt), ty = fma(ht, splat(dy), ty), yy = fma(hy, splat(dy), yy);
+          z = fma(weights[s], scratch.image[s * payload_size + channels], z);
+        }
+      }
+      float sums[8];
+      sum4(h, z, t, y, sums);
+      if (job.need_geometry) sum4(tt, ty, yy, vf{}, sums + 4);
+      for (int i = 0; i < (job.need_geometry ? 7 : 1); ++i) row[i] += sums[i];
+    }
+  }
+}
+
+}  // namespace

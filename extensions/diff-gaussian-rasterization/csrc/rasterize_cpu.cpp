@@ -1,0 +1,424 @@
+// CPU backend: the operators around the tile kernels.
+//
+// Blocks of tiles are the unit of work that threads take; nothing depends on which thread takes which. In the backward pass every
+// (splat, block) pair owns one gradient row, written by the thread of the block, and the rows of a splat are then summed in a fixed
+// order: no atomics, the same bits for any number of threads.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "cpu_lists.h"
+
+namespace gaussian_rasterization {
+
+const Kernels& kernels() {
+  static const Kernels* chosen = [] {
+    const char* wish = std::getenv("GAUSSIAN_RASTERIZATION_SIMD");
+#ifdef RASTER_X86
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const bool no512 = wish && std::strcmp(wish, "avx512") != 0;
+    if (avx512 && !no512) return &kernels_avx512;
+    if (avx2 && !(wish && std::strcmp(wish, "baseline") == 0)) return &kernels_avx2;
+#else
+    (void)wish;
+#endif
+    return &kernels_baseline;
+  }();
+  return *chosen;
+}
+
+namespace {
+
+using at::Tensor;
+using std::optional;
+
+// Bytes of gradient rows held at a time, if a single row of blocks needs no more.
+int64_t row_bytes() {
+  const char* wish = std::getenv("GAUSSIAN_RASTERIZATION_ROW_BYTES");
+  const int64_t bytes = wish ? std::atoll(wish) : 0;
+  return bytes > 0 ? bytes : 1ll << 30;
+}
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+template <typename T>
+std::unique_ptr<T[], Free> zeroed(int64_t count) {  // pages that are never touched cost nothing
+  void* memory = std::calloc(std::max<int64_t>(count, 1), sizeof(T));
+  TORCH_CHECK_WITH(
+      OutOfMemoryError, memory, "rasterize: no memory for ", count * (int64_t)sizeof(T), " bytes of gradient rows");
+  return std::unique_ptr<T[], Free>(static_cast<T*>(memory));
+}
+
+struct AlignedBuffer {
+  explicit AlignedBuffer(size_t bytes) : memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
+    TORCH_CHECK_WITH(OutOfMemoryError, memory.get(), "rasterize: no memory for ", bytes, " bytes of scratch space");
+  }
+  std::unique_ptr<void, Free> memory;
+};
+
+// Ask for large pages behind a big fresh image: faulting it in page by page costs more than rendering it.
+void prefer_large_pages(const Tensor& image) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = 2u << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(image.data_ptr()) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(image.data_ptr()) + image.nbytes()) / page * page;
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)image;
+#endif
+}
+
+struct Call {
+  Options options;
+  int width, height, channels;
+  int64_t views;
+};
+
+Call check(const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features,
+           const Tensor& viewmats, const Tensor& Ks, const Tensor& background, const optional<Tensor>& tile_mask, int64_t width,
+           int64_t height, const Options& options) {
+  const int64_t count = means.size(0), views = viewmats.size(0);
+  for (const Tensor* t : {&means, &quats, &scales, &opacities, &viewmats, &Ks, &background}) {
+    TORCH_CHECK_TYPE(t->scalar_type() == at::kFloat, "gaussian_rasterization: expected float32, got ", t->scalar_type());
+    TORCH_CHECK_VALUE(t->is_cpu(), "gaussian_rasterization: expected CPU tensors, got ", t->device());
+  }
+  TORCH_CHECK_VALUE(means.dim() == 2 && means.size(1) == 3, "gaussian_rasterization: means must be (G, 3), got ", means.sizes());
+  TORCH_CHECK_VALUE(
+      quats.dim() == 2 && quats.size(0) == count && quats.size(1) == 4, "gaussian_rasterization: quats must be (G, 4), got ",
+      quats.sizes());
+  TORCH_CHECK_VALUE(
+      scales.dim() == 2 && scales.size(0) == count && scales.size(1) == 3, "gaussian_rasterization: scales must be (G, 3), got ",
+      scales.sizes());
+  TORCH_CHECK_VALUE(
+      opacities.dim() == 1 && opacities.size(0) == count, "gaussian_rasterization: opacities must be (G,), got ", opacities.sizes());
+  TORCH_CHECK_VALUE(
+      viewmats.dim() == 3 && viewmats.size(1) == 4 && viewmats.size(2) == 4 && views > 0,
+      "gaussian_rasterization: viewmats must be (V, 4, 4), got ", viewmats.sizes());
+  TORCH_CHECK_VALUE(
+      Ks.dim() == 3 && Ks.size(0) == views && Ks.size(1) == 3 && Ks.size(2) == 3, "gaussian_rasterization: Ks must be (V, 3, 3), got ",
+      Ks.sizes());
+  TORCH_CHECK_VALUE(
+      background.dim() == 2 && background.size(0) == views && background.size(1) > 0,
+      "gaussian_rasterization: background must be (V, C), got ", background.sizes());
+  const int64_t channels = background.size(1);
+  TORCH_CHECK_VALUE(features.is_cpu(), "gaussian_rasterization: expected CPU tensors, got ", features.device());
+  if (features.scalar_type() == at::kInt) {
+    TORCH_CHECK_VALUE(
+        features.dim() == 1 && features.size(0) == count, "gaussian_rasterization: labels must be (G,), got ", features.sizes());
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t label = features.const_data_ptr<int32_t>()[i * features.stride(0)];
+      TORCH_CHECK_VALUE(label >= 0 && label < channels, "gaussian_rasterization: label ", label, " is not in 0..", channels - 1);
+    }
+  } else {
+    TORCH_CHECK_TYPE(
+        features.scalar_type() == at::kFloat, "gaussian_rasterization: features must be float32 or int32, got ",
+        features.scalar_type());
+    TORCH_CHECK_VALUE(
+        features.dim() == 2 && features.size(0) == count && features.size(1) == channels,
+        "gaussian_rasterization: features must be (G, ", channels, "), got ", features.sizes());
+  }
+  TORCH_CHECK_VALUE(count < INT32_MAX, "gaussian_rasterization: too many Gaussians: ", count);
+  TORCH_CHECK_VALUE(
+      width > 0 && height > 0 && width <= 32768 && height <= 32768, "gaussian_rasterization: image size ", width, " x ", height,
+      " is not in 1..32768");
+  TORCH_CHECK_VALUE(channels <= 65536, "gaussian_rasterization: at most 65536 channels, got ", channels);
+  if (tile_mask) {
+    TORCH_CHECK_VALUE(
+        tile_mask->is_cpu() && tile_mask->scalar_type() == at::kBool && tile_mask->dim() == 3 && tile_mask->size(0) == views &&
+            tile_mask->size(1) == (height + MASK_TILE - 1) / MASK_TILE && tile_mask->size(2) == (width + MASK_TILE - 1) / MASK_TILE,
+        "gaussian_rasterization: tile_mask must be bool (V, ceil(H / 16), ceil(W / 16)), got ", tile_mask->sizes());
+  }
+  return {options, (int)width, (int)height, (int)channels, views};
+}
+
+static_assert(TILE == MASK_TILE, "tile_mask switches tiles");
+
+// What the tile jobs of view v have in common.
+TileJob make_job(const Call& call, const Tensor& features, const Tensor& background, int64_t v) {
+  TileJob job;
+  std::memset(&job, 0, sizeof(job));
+  job.width = call.width, job.height = call.height, job.channels = call.channels;
+  job.options = &call.options;
+  if (features.scalar_type() == at::kInt) {
+    job.labels = features.const_data_ptr<int32_t>();
+  } else {
+    job.features = features.const_data_ptr<float>();
+  }
+  job.background = background.const_data_ptr<float>() + v * call.channels;
+  return job;
+}
+
+Camera camera_of(const Tensor& viewmats, const Tensor& Ks, int64_t v, const Call& call) {
+  return make_camera(viewmats.const_data_ptr<float>() + 16 * v, Ks.const_data_ptr<float>() + 9 * v, call.width, call.height,
+                     call.options.offcentre);
+}
+
+// Render(job) for the tiles of blocks [begin, end), lists filled in. `mask` (tiles of the view) empties the lists of switched-off tiles.
+template <typename Render>
+void for_each_tile(const std::vector<Splat>& splats, const Blocks& blocks, int64_t begin, int64_t end, const TileJob& common,
+                   const bool* mask, const Render& render) {
+  for_each(end - begin, [&] {
+    auto lists = std::make_shared<TileLists>();
+    auto scratch = std::make_shared<AlignedBuffer>(kernels().scratch_bytes(common.channels));
+    return [&, lists, scratch](int64_t i) {
+      const int64_t block = begin + i;
+      const int y = (int)(block / blocks.across), x = (int)(block % blocks.across), first = x * BLOCK;
+      const int tiles = std::min(BLOCK, blocks.tiles_x - first);
+      lists->build(splats, blocks.entries.data() + blocks.first[block], blocks.first[block + 1] - blocks.first[block], y, first, tiles);
+      TileJob job = common;
+      job.splats = splats.data();
+      job.scratch = scratch->memory.get();
+      job.block_x = x, job.block_y = y;
+      for (int t = 0; t < tiles; ++t) {
+        const bool shown = !mask || mask[(int64_t)y * blocks.tiles_x + first + t];
+        job.list = lists->entries.data() + lists->first[t];
+        job.count = shown ? (int)(lists->first[t + 1] - lists->first[t]) : 0;
+        job.x0 = (first + t) * TILE, job.y0 = y * TILE;
+        render(job);
+      }
+    };
+  });
+}
+
+const bool* mask_of(const optional<Tensor>& mask, int64_t v) {
+  return mask ? mask->const_data_ptr<bool>() + v * mask->size(1) * mask->size(2) : nullptr;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
+    const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features_,
+    const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width, int64_t height,
+    double near, double dilation, double alpha_min, double alpha_max, double transmittance_min, double scale_modifier, bool offcentre,
+    bool rect12, bool exact_cap, bool keep_state) {
+  const Options options = {(float)near, (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
+                           (float)scale_modifier, offcentre, rect12, exact_cap};
+  const Call call =
+      check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options);
+  const Tensor features = features_.contiguous(), viewmats = viewmats_.contiguous(), Ks = Ks_.contiguous();
+  const Tensor background = background_.contiguous();
+  const optional<Tensor> mask = mask_ ? optional<Tensor>(mask_->contiguous()) : std::nullopt;
+  const Scene scene(means, quats, scales, opacities);
+  const int64_t views = call.views, pixels = width * height;
+
+  const auto floats = means.options(), ints = means.options().dtype(at::kInt);
+  Tensor image = at::empty({views, height, width, call.channels}, floats);
+  prefer_large_pages(image);
+  Tensor depth = at::empty({views, height, width}, floats), alpha = at::empty({views, height, width}, floats);
+  Tensor radii = at::empty({views, scene.count}, ints);
+  Tensor light = at::empty({keep_state ? views : 0, height, width}, floats);
+  Tensor stop = at::empty({keep_state ? views : 0, height, width}, ints);
+  Tensor order = at::full({keep_state ? views : 0, scene.count}, -1, ints);
+
+  for (int64_t v = 0; v < views; ++v) {
+    const Camera camera = camera_of(viewmats, Ks, v, call);
+    const std::vector<Splat> splats = visible(scene, camera, options, radii.mutable_data_ptr<int32_t>() + v * scene.count);
+    const Blocks blocks(splats, call.width, call.height);
+    TileJob job = make_job(call, features, background, v);
+    job.out_features = image.mutable_data_ptr<float>() + v * pixels * call.channels;
+    job.out_depth = depth.mutable_data_ptr<float>() + v * pixels;
+    job.out_alpha = alpha.mutable_data_ptr<float>() + v * pixels;
+    if (keep_state) {
+      job.light = light.mutable_data_ptr<float>() + v * pixels;
+      job.stop = stop.mutable_data_ptr<int32_t>() + v * pixels;
+      int32_t* ids = order.mutable_data_ptr<int32_t>() + v * scene.count;
+      for (size_t i = 0; i < splats.size(); ++i) ids[i] = splats[i].id;
+    }
+    for_each_tile(splats, blocks, 0, blocks.size(), job, mask_of(mask, v), kernels().forward);
+  }
+  return {image, depth, alpha, radii, light, stop, order};
+}
+
+// The splats of the forward pass, from their ids in depth order.
+std::vector<Splat> visible_again(const Scene& scene, const Camera& camera, const Options& options, const int32_t* order) {
+  int64_t count = 0;
+  while (count < scene.count && order[count] >= 0) ++count;
+  std::vector<Splat> splats(count);
+  at::parallel_for(0, count, CHUNK, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int32_t id = order[i];
+      int32_t radius;
+      TORCH_CHECK_VALUE(
+          id >= 0 && id < scene.count && project(camera, options, scene.shape(id), scene.opacities(id), splats[i], radius),
+          "gaussian_rasterization: the saved state does not belong to these Gaussians");
+      splats[i].id = id;
+    }
+  });
+  return splats;
+}
+
+struct Gradients {
+  Tensor means, quats, scales, opacities, features, viewmats;
+};
+
+// Sum the rows of every splat over the blocks of rows [band, band_end) and add them to the gradients of the inputs.
+void collect(const Scene& scene, const Camera& camera, const Call& call, const std::vector<Splat>& splats, const float* rows,
+             const TileJob& job, int band_end, Gradients& grads, float* grad_view) {
+  const int64_t count = (int64_t)splats.size(), chunks = (count + CHUNK - 1) / CHUNK;
+  const int channels = job.need_features ? call.channels : 0;
+  std::vector<double> view_sums(chunks * 12, 0.0);
+  float* to_features = job.need_features ? grads.features.mutable_data_ptr<float>() : nullptr;
+  float* to_opacities = grads.opacities.mutable_data_ptr<float>();
+  float *to_means = nullptr, *to_quats = nullptr, *to_scales = nullptr;
+  if (job.need_geometry) {
+    to_means = grads.means.mutable_data_ptr<float>();
+    to_quats = grads.quats.mutable_data_ptr<float>();
+    to_scales = grads.scales.mutable_data_ptr<float>();
+  }
+  for_each(chunks, [&] {
+    std::vector<float> total(job.row_width);
+    return [&, total](int64_t chunk) mutable {
+      for (int64_t i = chunk * CHUNK; i < std::min(count, (chunk + 1) * CHUNK); ++i) {
+        const Splat& s = splats[i];
+        const int64_t n = row_count(s, job.first_band, band_end);
+        if (n == 0) continue;
+        std::fill(total.begin(), total.end(), 0.0f);
+        const float* row = rows + s.row * job.row_width;
+        for (int64_t r = 0; r < n; ++r, row += job.row_width) {
+          for (int c = 0; c < job.row_width; ++c) total[c] += row[c];
+        }
+        for (int c = 0; c < channels; ++c) to_features[(int64_t)s.id * channels + c] += total[c];
+        const float* t = total.data() + channels;
+        if (scene.opacities(s.id) <= 1.0f) to_opacities[s.id] += t[0];
+        if (!job.need_geometry) continue;
+        const Moments moments = {t[0], t[2], t[3], t[4], t[5], t[6], t[1]};
+        ShapeGrad g;
+        project_backward(camera, call.options, scene.shape(s.id), s, moments, g);
+        for (int j = 0; j < 3; ++j) to_means[3ll * s.id + j] += g.mean[j], to_scales[3ll * s.id + j] += g.scale[j];
+        for (int j = 0; j < 4; ++j) to_quats[4ll * s.id + j] += g.quat[j];
+        for (int j = 0; j < 12; ++j) view_sums[chunk * 12 + j] += g.view[j];
+      }
+    };
+  });
+  for (int j = 0; job.need_geometry && j < 12; ++j) {
+    double sum = 0;
+    for (int64_t c = 0; c < chunks; ++c) sum += view_sums[c * 12 + j];
+    grad_view[j] += (float)sum;
+  }
+}
+
+// Gradient of the background of one view: the light that is left times the gradient of the image.
+void background_gradient(const float* grad, const float* light, int64_t pixels, int channels, float* out) {
+  constexpr int64_t PIXELS = 1 << 14;
+  const int64_t chunks = (pixels + PIXELS - 1) / PIXELS;
+  std::vector<double> sums(chunks * channels, 0.0);
+  for_each(chunks, [&] {
+    return [&](int64_t chunk) {
+      double* sum = sums.data() + chunk * channels;
+      for (int64_t p = chunk * PIXELS; p < std::min(pixels, (chunk + 1) * PIXELS); ++p) {
+        for (int c = 0; c < channels; ++c) sum[c] += (double)(light[p] * grad[p * channels + c]);
+      }
+    };
+  });
+  for (int c = 0; c < channels; ++c) {
+    double total = 0;
+    for (int64_t k = 0; k < chunks; ++k) total += sums[k * channels + c];
+    out[c] = (float)total;
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backward(
+    const optional<Tensor>& grad_features_, const optional<Tensor>& grad_depth_, const optional<Tensor>& grad_alpha_,
+    const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features_,
+    const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width, int64_t height,
+    double near, double dilation, double alpha_min, double alpha_max, double transmittance_min, double scale_modifier, bool offcentre,
+    bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_, const Tensor& order_, bool need_features, bool need_geometry,
+    bool need_background) {
+  const Options options = {(float)near, (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
+                           (float)scale_modifier, offcentre, rect12, exact_cap};
+  const Call call =
+      check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options);
+  const int64_t views = call.views, pixels = width * height, count = means.size(0);
+  const auto check_image = [&](const Tensor& t, const char* name, int64_t dims, int64_t numel, at::ScalarType type) {
+    TORCH_CHECK_VALUE(
+        t.is_cpu() && t.scalar_type() == type && t.dim() == dims && t.numel() == numel, "gaussian_rasterization: ", name,
+        " does not fit the image: ", t.sizes(), " ", t.scalar_type());
+    return t.contiguous();
+  };
+  const auto check_grad = [&](const optional<Tensor>& t, const char* name, int64_t dims, int64_t numel) {
+    return t ? check_image(*t, name, dims, numel, at::kFloat) : Tensor();
+  };
+  const Tensor grad_features = check_grad(grad_features_, "grad_features", 4, views * pixels * call.channels);
+  const Tensor grad_depth = check_grad(grad_depth_, "grad_depth", 3, views * pixels);
+  const Tensor grad_alpha = check_grad(grad_alpha_, "grad_alpha", 3, views * pixels);
+  const Tensor light = check_image(light_, "light", 3, views * pixels, at::kFloat);
+  const Tensor stop = check_image(stop_, "stop", 3, views * pixels, at::kInt);
+  const Tensor order = check_image(order_, "order", 2, views * count, at::kInt);
+  const Tensor features = features_.contiguous(), viewmats = viewmats_.contiguous(), Ks = Ks_.contiguous();
+  const Tensor background = background_.contiguous();
+  const optional<Tensor> mask = mask_ ? optional<Tensor>(mask_->contiguous()) : std::nullopt;
+  const Scene scene(means, quats, scales, opacities);
+  need_features = need_features && features.scalar_type() == at::kFloat;
+
+  const auto floats = means.options();
+  const int64_t geometry = need_geometry ? count : 0;
+  Gradients grads = {at::zeros({geometry, 3}, floats), at::zeros({geometry, 4}, floats), at::zeros({geometry, 3}, floats),
+                     at::zeros({count}, floats), at::zeros({need_features ? count : 0, call.channels}, floats),
+                     at::zeros({need_geometry ? views : 0, 4, 4}, floats)};
+  Tensor grad_background = at::zeros({need_background ? views : 0, call.channels}, floats);
+
+  for (int64_t v = 0; v < views; ++v) {
+    const Camera camera = camera_of(viewmats, Ks, v, call);
+    std::vector<Splat> splats = visible_again(scene, camera, options, order.const_data_ptr<int32_t>() + v * count);
+    const Blocks blocks(splats, call.width, call.height);
+    TileJob job = make_job(call, features, background, v);
+    if (grad_features.defined()) job.grad_features = grad_features.const_data_ptr<float>() + v * pixels * call.channels;
+    if (grad_depth.defined()) job.grad_depth = grad_depth.const_data_ptr<float>() + v * pixels;
+    if (grad_alpha.defined()) job.grad_alpha = grad_alpha.const_data_ptr<float>() + v * pixels;
+    job.light = const_cast<float*>(light.const_data_ptr<float>()) + v * pixels;
+    job.stop = const_cast<int32_t*>(stop.const_data_ptr<int32_t>()) + v * pixels;
+    job.need_features = need_features, job.need_geometry = need_geometry;
+    job.row_width = row_width(call.channels, need_features, need_geometry);
+
+    // usually one pass; more if the rows of all blocks together would be too large
+    const int64_t budget = row_bytes() / (job.row_width * (int64_t)sizeof(float));
+    for (int band = 0; band < blocks.down;) {
+      int end = band + 1;
+      const auto entries = [&](int to) { return blocks.first[to * blocks.across] - blocks.first[band * blocks.across]; };
+      while (end < blocks.down && entries(end + 1) <= budget) ++end;
+      int64_t rows = 0;
+      for (Splat& s : splats) {
+        s.row = rows;
+        rows += row_count(s, band, end);
+      }
+      const auto data = zeroed<float>(rows * job.row_width);
+      job.row_data = data.get();
+      job.first_band = band;
+      for_each_tile(splats, blocks, band * blocks.across, end * blocks.across, job, mask_of(mask, v), [](const TileJob& tile) {
+        if (tile.count) kernels().backward(tile);
+      });
+      float* grad_view = need_geometry ? grads.viewmats.mutable_data_ptr<float>() + 16 * v : nullptr;
+      collect(scene, camera, call, splats, data.get(), job, end, grads, grad_view);
+      band = end;
+    }
+    if (need_background && grad_features.defined()) {
+      background_gradient(job.grad_features, job.light, pixels, call.channels, grad_background.mutable_data_ptr<float>() + v * call.channels);
+    }
+  }
+  return {grads.means, grads.quats, grads.scales, grads.opacities, grads.features, grads.viewmats, grad_background};
+}
+
+}  // namespace
+}  // namespace gaussian_rasterization
+
+TORCH_LIBRARY_IMPL(gaussian_rasterization, CPU, m) {
+  m.impl("render", &gaussian_rasterization::render);
+  m.impl("render_backward", &gaussian_rasterization::render_backward);
+}

@@ -1,0 +1,90 @@
+// Vectors of LANES floats on top of the vector extension of GCC and Clang. Included inside the namespace of one instruction set.
+
+#if RASTER_ISA == 512
+#define LANES 16
+#elif RASTER_ISA == 2
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+#define FN static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
+typedef int32_t vi __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
+
+FN vf splat(float x) { return vf{} + x; }
+
+FN vf fma(vf a, vf b, vf c) {  // a * b + c, fused where the machine can
+#if RASTER_ISA == 512
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif RASTER_ISA == 2
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+FN vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+
+FN vf minimum(vf a, vf b) { return a < b ? a : b; }
+
+FN bool any(vi mask) {
+#if RASTER_ISA == 512
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif RASTER_ISA == 2
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#elif defined(__aarch64__)
+  return vmaxvq_u32((uint32x4_t)mask) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_epi8((__m128i)mask) != 0;
+#else
+  return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+#endif
+}
+
+FN int32_t largest(vi a) {
+  int32_t best = a[0];
+  for (int l = 1; l < LANES; ++l) best = a[l] > best ? a[l] : best;
+  return best;
+}
+
+// exp of x <= 0 to about 1e-7 relative; below -87 the result is that of -87
+FN vf exp_negative(vf x) {
+  const vf lowest = splat(-87.0f), magic = splat(12582912.0f);
+  x = x > lowest ? x : lowest;
+  const vf shifted = fma(x, splat(1.44269504f), magic);
+  const vf n = shifted - magic;
+  vf r = fma(n, splat(-0.693359375f), x);
+  r = fma(n, splat(2.12194440e-4f), r);
+  vf p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(p, r * r, r + 1.0f);
+  return (vf)((vi)p + ((vi)shifted << 23));
+}
+
+#if RASTER_ISA == 512
+FN __m256 fold(vf x) {
+  return _mm256_add_ps(_mm512_castps512_ps256((__m512)x), _mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)x, 1)));
+}
+#elif RASTER_ISA == 2
+FN __m256 fold(vf x) { return (__m256)x; }
+#endif
+
+// Lane sums of four vectors.
+FN void sum4(vf a, vf b, vf c, vf d, float* out) {
+#if RASTER_ISA == 512 || RASTER_ISA == 2
+  const __m256 ab = _mm256_hadd_ps(fold(a), fold(b)), cd = _mm256_hadd_ps(fold(c), fold(d));
+  const __m256 abcd = _mm256_hadd_ps(ab, cd);
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+#else
+  const vf all[4] = {a, b, c, d};
+  for (int i = 0; i < 4; ++i) out[i] = (all[i][0] + all[i][1]) + (all[i][2] + all[i][3]);
+#endif
+}

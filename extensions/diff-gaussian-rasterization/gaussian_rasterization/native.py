@@ -1,0 +1,126 @@
+"""The compiled operators as PyTorch sees them: shapes for tracing, autograd. Imported only after the library was loaded."""
+
+import torch
+from torch import Tensor
+
+from .settings import RasterSettings
+
+_ops = torch.ops.gaussian_rasterization
+
+# positions of the tensor inputs of `render` that have gradients
+_DIFFERENTIABLE = dict(means=0, quats=1, scales=2, opacities=3, features=4, viewmats=5, background=7)
+
+
+def rasterize_native(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    background: Tensor,
+    settings: RasterSettings,
+    tile_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Render checked float32 inputs with the compiled backend of their device; ``features`` may be integer labels (G,).
+
+    Returns:
+        Features (V, H, W, C), depth (V, H, W), alpha (V, H, W), radii (V, G) int32.
+    """
+    if not features.is_floating_point():
+        features = features.to(torch.int32)
+    inputs = (means, quats, scales, opacities, features, viewmats, background)
+    keep_state = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+    return _ops.render(
+        means,
+        quats,
+        scales,
+        opacities,
+        features,
+        viewmats,
+        Ks.detach(),
+        background,
+        tile_mask,
+        width,
+        height,
+        settings.near,
+        settings.dilation,
+        settings.alpha_min,
+        settings.alpha_max,
+        settings.transmittance_min,
+        settings.scale_modifier,
+        settings.jacobian_clamp == 'offcentre',
+        settings.tile_compat == 'rect12',
+        settings.cap_gradient == 'exact',
+        keep_state,
+    )[:4]
+
+
+@torch.library.register_fake('gaussian_rasterization::render')
+def _(means, quats, scales, opacities, features, viewmats, Ks, background, tile_mask, width, height, *options):
+    views, count, kept = viewmats.shape[0], means.shape[0], viewmats.shape[0] if options[-1] else 0
+    image = means.new_empty(views, height, width, background.shape[1])
+    planes = [means.new_empty(views, height, width) for _ in range(2)]
+    radii = means.new_empty(views, count, dtype=torch.int32)
+    light = means.new_empty(kept, height, width)
+    return image, *planes, radii, light, light.to(torch.int32), means.new_empty(kept, count, dtype=torch.int32)
+
+
+@torch.library.register_fake('gaussian_rasterization::render_backward')
+def _(grad_features, grad_depth, grad_alpha, means, quats, scales, opacities, features, viewmats, Ks, background, *rest):
+    need_features, need_geometry, need_background = rest[-3:]
+    count, views, channels = means.shape[0], viewmats.shape[0], background.shape[1]
+    shaped = count if need_geometry else 0
+    return (
+        means.new_empty(shaped, 3),
+        means.new_empty(shaped, 4),
+        means.new_empty(shaped, 3),
+        means.new_empty(count),
+        means.new_empty(count if need_features and features.is_floating_point() else 0, channels),
+        means.new_empty(views if need_geometry else 0, 4, 4),
+        means.new_empty(views if need_background else 0, channels),
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.settings = inputs[9:-1]
+    ctx.kept = inputs[-1]
+    ctx.has_mask = inputs[8] is not None
+    ctx.set_materialize_grads(False)
+    saved = [*inputs[:8], *output[4:]]
+    if ctx.has_mask:
+        saved.append(inputs[8])
+    ctx.save_for_backward(*saved)
+
+
+def _backward(ctx, grad_features, grad_depth, grad_alpha, *_):
+    tensors, state = ctx.saved_tensors[:8], ctx.saved_tensors[8:11]
+    mask = ctx.saved_tensors[11] if ctx.has_mask else None
+    needs = {name: ctx.needs_input_grad[i] for name, i in _DIFFERENTIABLE.items()}
+    grads = [None] * (10 + len(ctx.settings))
+    if not any(needs.values()) or (grad_features is None and grad_depth is None and grad_alpha is None):
+        return tuple(grads)
+    if not ctx.kept:
+        raise RuntimeError('gaussian_rasterization::render was called with keep_state=False and has no backward pass')
+    results = _ops.render_backward(
+        grad_features,
+        grad_depth,
+        grad_alpha,
+        *tensors,
+        mask,
+        *ctx.settings,
+        *state,
+        needs['features'],
+        needs['means'] or needs['quats'] or needs['scales'] or needs['viewmats'],
+        needs['background'],
+    )
+    for (name, i), grad in zip(_DIFFERENTIABLE.items(), results, strict=True):
+        if needs[name]:
+            grads[i] = grad
+    return tuple(grads)
+
+
+torch.library.register_autograd('gaussian_rasterization::render', _backward, setup_context=_setup_context)
