@@ -1,13 +1,11 @@
 """Bad input gets one sentence."""
 
+import warnings
+
 import pytest
 import torch
 
-from gaussian_rasterization import RasterSettings, backends, rasterize
-
-
-def _change(scene, **changes):
-    return dict(scene, **changes)
+from gaussian_rasterization import RasterSettings, backends, functional, rasterize
 
 
 CASES = [
