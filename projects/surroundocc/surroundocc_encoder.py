@@ -13,30 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from projects.occ.models.layers import CameraRebatch, check_cameras, project_points
 from projects.occ.structures import VoxelGrid
 
-from .surroundocc_layer import SurroundOccLayer, to_volume
+from .surroundocc_layer import SurroundOccLayer
+from .volumes import cell_centers, per_axis, to_volume, volume_cells
 
 # Rows of the original's table of level embeddings, of which it reads the first one only: each encoder has one level.
 LEVEL_EMBEDDINGS = 4
-
-
-def volume_cells(grid: VoxelGrid, scale: int) -> tuple[int, int, int]:
-    """Cells (X, Y, Z) of a volume with ``scale`` voxels per cell on each axis.
-
-    Raises:
-        ValueError: If ``scale`` is not a positive integer that divides ``grid.shape``.
-    """
-    if int(scale) != scale or scale < 1 or any(n % scale for n in grid.shape):
-        raise ValueError(f'scales must be positive integers that divide grid.shape {grid.shape}, got {scale}')
-    return tuple(n // int(scale) for n in grid.shape)
-
-
-def cell_centers(grid: VoxelGrid, cells: Sequence[int]) -> Tensor:
-    """Centres of the cells of a volume, (Z*Y*X, 3) with z slowest and x fastest, metres, frame of the grid."""
-    x, y, z = (
-        (torch.arange(n, dtype=torch.float32) + 0.5) / n * extent + lower
-        for n, extent, lower in zip(cells, grid.extent, grid.lower)
-    )
-    return torch.stack([axis.flatten() for axis in reversed(torch.meshgrid(z, y, x, indexing='ij'))], dim=-1)
 
 
 def of_level(option: Any, level: int) -> Any:
@@ -149,7 +130,7 @@ class SurroundOccViewEncoder(BaseModule):
 
     Args:
         grid: The voxel grid; the volumes have ``grid.shape / scale`` cells.
-        scales: Voxels per cell on each axis, fine to coarse.
+        scales: Voxels per cell, one number or one for each of x, y, z; fine to coarse.
         in_channels: Channels of the image features.
         embed_dims: Channels C of the volumes.
         num_layers: Layers of each encoder.
@@ -173,7 +154,7 @@ class SurroundOccViewEncoder(BaseModule):
     def __init__(
         self,
         grid: VoxelGrid | Mapping[str, Any],
-        scales: Sequence[int] = (2, 4, 8),
+        scales: Sequence[int | Sequence[int]] = (2, 4, 8),
         in_channels: int | Sequence[int] = 512,
         embed_dims: int | Sequence[int] = (128, 256, 512),
         num_layers: int | Sequence[int] = (1, 3, 6),
@@ -206,7 +187,7 @@ class SurroundOccViewEncoder(BaseModule):
         self.in_channels, self.cells = [], []
         self.transformer, self.volume_embedding, self.transfer_conv = ModuleList(), ModuleList(), ModuleList()
         for level, scale in enumerate(scales):
-            cells = volume_cells(grid, scale)
+            cells = volume_cells(grid, per_axis(scale, 'view_encoder.scales'), 'view_encoder.scales')
             options = of_level(template, level)
             channels, dims = options['in_channels'], options['embed_dims']
             layer = dict(

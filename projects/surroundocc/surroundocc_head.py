@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from projects.occ.models.base_occ_head import BaseOccHead
 from projects.occ.structures import OccPrediction, VoxelGrid
 
+from .volumes import per_axis, volume_cells
+
 # A logit this far below the others has a softmax of exactly 0, also in half precision.
 ABSENT_LOGIT = -1e4
 
@@ -22,16 +24,17 @@ ABSENT_LOGIT = -1e4
 class SurroundOccHead(BaseOccHead):
     """Up-samples the coarsest volume, adds the finer ones on the way and classifies at every resolution.
 
-    A block with stride 1 is a 3x3x3 convolution, one with a larger stride a transposed convolution with that kernel size and
-    stride; a norm and ReLU follow. Blocks in ``out_indices`` feed a bias-free classifier; a volume is added behind the first
+    A block with stride 1 is a 3x3x3 convolution, one with a larger stride a transposed convolution with the stride as kernel
+    size; a norm and ReLU follow. Blocks in ``out_indices`` feed a bias-free classifier; a volume is added behind the first
     other block that reaches its resolution.
 
     Args:
         grid: The voxel grid.
-        scales: Voxels per cell of the volumes on each axis, fine to coarse, the same as in the view encoder.
+        scales: Voxels per cell of the volumes, one number or one for each of x, y, z; fine to coarse, the same as in the view
+            encoder.
         embed_dims: Channels of the volumes, fine to coarse, the same as in the view encoder.
         channels: Output channels of the blocks; those of the last one are the voxel features.
-        strides: Strides of the blocks.
+        strides: Strides of the blocks, one number or one for each of x, y, z.
         out_indices: Blocks that are classified, coarse to fine; the last one must be the last block.
         norm_cfg: Norm of the blocks.
         use_semantic: False predicts free or occupied only, with one logit per voxel. It stands in the channel of the first
@@ -48,10 +51,10 @@ class SurroundOccHead(BaseOccHead):
     def __init__(
         self,
         grid: VoxelGrid | Mapping[str, Any],
-        scales: Sequence[int] = (2, 4, 8),
+        scales: Sequence[int | Sequence[int]] = (2, 4, 8),
         embed_dims: Sequence[int] = (128, 256, 512),
         channels: Sequence[int] = (256, 256, 128, 128, 64, 64, 32),
-        strides: Sequence[int] = (1, 2, 1, 2, 1, 2, 1),
+        strides: Sequence[int | Sequence[int]] = (1, 2, 1, 2, 1, 2, 1),
         out_indices: Sequence[int] = (0, 2, 4, 6),
         norm_cfg: Mapping[str, Any] | None = None,
         use_semantic: bool = True,
@@ -68,12 +71,14 @@ class SurroundOccHead(BaseOccHead):
         self.free_logit = math.log(threshold / (1 - threshold))
         self.out_indices = tuple(out_indices)
         self.embed_dims = tuple(embed_dims)
-        self.cells = [tuple(n // s for n in self.grid.shape) for s in scales]
+        scales = [per_axis(scale, 'occ_head.scales') for scale in scales]
+        strides = [per_axis(stride, 'occ_head.strides') for stride in strides]
+        self.cells = [volume_cells(self.grid, scale, 'occ_head.scales') for scale in scales]
         self.skips = plan_skips(scales, embed_dims, channels, strides, out_indices)
         self.deblocks = ModuleList()
         in_channels = embed_dims[-1]
         for out_channels, stride in zip(channels, strides):
-            if stride > 1:
+            if max(stride) > 1:
                 conv = nn.ConvTranspose3d(in_channels, out_channels, kernel_size=stride, stride=stride, bias=False)
             else:
                 conv = nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
@@ -127,10 +132,10 @@ class SurroundOccHead(BaseOccHead):
 
 
 def plan_skips(
-    scales: Sequence[int],
+    scales: Sequence[tuple[int, int, int]],
     embed_dims: Sequence[int],
     channels: Sequence[int],
-    strides: Sequence[int],
+    strides: Sequence[tuple[int, int, int]],
     out_indices: Sequence[int],
 ) -> dict[int, int]:
     """Finds the block behind which each volume but the coarsest is added: block -> volume.
@@ -145,16 +150,16 @@ def plan_skips(
         )
     if list(out_indices) != sorted(set(out_indices)) or out_indices[-1] != len(channels) - 1:
         raise ValueError(f'occ_head.out_indices must rise up to the last block {len(channels) - 1}, got {tuple(out_indices)}')
-    if math.prod(strides) != scales[-1]:
+    if tuple(map(math.prod, zip(*strides))) != scales[-1]:
         raise ValueError(
-            f'occ_head.strides {tuple(strides)} must lead from the coarsest volume ({scales[-1]} voxels per cell) to single '
+            f'occ_head.strides {tuple(strides)} must lead from the coarsest volume, {scales[-1]} voxels per cell, to single '
             'voxels'
         )
     waiting = list(range(len(scales) - 1))
     skips, scale = {}, scales[-1]
     for index, stride in enumerate(strides):
-        scale //= stride
-        if waiting and index not in out_indices and scale == scales[waiting[-1]] and channels[index] == embed_dims[waiting[-1]]:
+        scale = tuple(n // s for n, s in zip(scale, stride))
+        if waiting and index not in out_indices and (scale, channels[index]) == (scales[waiting[-1]], embed_dims[waiting[-1]]):
             skips[index] = waiting.pop()
     if waiting:
         raise ValueError(

@@ -11,17 +11,7 @@ from torch import Tensor, nn
 from projects.occ.models.layers import CameraRebatch
 
 from .attention import VolumeCrossAttention
-
-
-def to_volume(queries: Tensor, cells: Sequence[int]) -> Tensor:
-    """Queries (B, Z*Y*X, C), z slowest and x fastest -> volume (B, C, X, Y, Z)."""
-    x, y, z = cells
-    return queries.unflatten(1, (z, y, x)).permute(0, 4, 3, 2, 1)
-
-
-def to_queries(volume: Tensor) -> Tensor:
-    """Inverse of :func:`to_volume`."""
-    return volume.permute(0, 4, 3, 2, 1).flatten(1, 3)
+from .volumes import to_queries, to_volume
 
 
 class SurroundOccLayer(BaseModule):

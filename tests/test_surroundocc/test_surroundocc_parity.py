@@ -11,7 +11,7 @@ from projects.occ.evaluation.functional import voxel_confusion
 from projects.occ.models.layers import project_points
 from projects.surroundocc.checkpoint import to_project_state_dict
 from projects.surroundocc.official_config import model_config_from_official
-from projects.surroundocc.surroundocc_layer import to_queries
+from projects.surroundocc.volumes import to_queries
 
 ATOL = 1e-4
 LOSS_RTOL = 1e-4

@@ -1,0 +1,44 @@
+"""Generated streets in the format of SurroundOcc-nuScenes, small enough for a CPU: 32 m x 32 m around the car, voxels of 0.8 m.
+
+python tools/create_data.py synthetic --format both --preset tiny --image-size 200x112 --out data/synthetic
+"""
+
+_base_ = ['./surroundocc-nus.py']
+
+grid = dict(
+    _base_.grid,
+    point_cloud_range=[-16.0, -16.0, -2.8, 16.0, 16.0, 2.0],
+    voxel_size=0.8,
+    shape=[40, 40, 6],
+)
+data_root = 'data/synthetic/'
+image_wh = [200, 112]
+
+train_pipeline = [
+    dict(type='LoadMultiViewImages'),
+    dict(type='LoadOccLabels'),
+    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True),
+    dict(type='MultiViewPhotoMetricDistortion'),
+    dict(type='PackOccInputs'),
+]
+test_pipeline = [
+    dict(type='LoadMultiViewImages'),
+    dict(type='LoadOccLabels'),
+    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=False),
+    dict(type='PackOccInputs'),
+]
+
+train_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(ann_file='occ_infos_train.pkl', data_root=data_root, grid=grid, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(ann_file='occ_infos_val.pkl', data_root=data_root, grid=grid, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(grid=grid)
+test_evaluator = val_evaluator
