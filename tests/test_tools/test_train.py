@@ -100,3 +100,38 @@ def test_an_unwritable_work_directory_is_reported_first(tmp_path, capfd, option)
     assert code == 1
     assert last_error(capfd).startswith(f"error: cannot write to '{wrong}'")
     assert not (tmp_path / 'losses_toy.0').exists()
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """Environment in which python and srun print their arguments, one per line."""
+    for name in ('python', 'srun'):
+        (tmp_path / name).write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    known = {key: value for key, value in os.environ.items() if key not in ('NNODES', 'PORT', 'GPUS', 'GPUS_PER_NODE')}
+    return {**known, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
+
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_launch_scripts_pass_every_argument(repo_root, echo, name):
+    checkpoint = [] if name == 'train' else ['x.pth']
+
+    def run(script, *arguments, **variables):
+        command = [str(repo_root / 'tools' / script), *arguments]
+        done = subprocess.run(command, env={**echo, **variables}, capture_output=True, text=True)
+        return done.returncode, done.stdout.split('\n')[:-1], done.stderr
+
+    code, printed, _ = run(f'dist_{name}.sh', 'c.py', *checkpoint, '4', '--cfg-options', 'a=1 2', PORT='1234')
+    script = f'{repo_root}/tools/{name}.py'
+    assert code == 0 and '--nproc_per_node=4' in printed and '--master_port=1234' in printed
+    assert printed[printed.index(script) :] == [script, 'c.py', *checkpoint, '--launcher', 'pytorch', '--cfg-options', 'a=1 2']
+
+    work_dir = ['w'] if name == 'train' else checkpoint
+    code, printed, _ = run(f'slurm_{name}.sh', 'part', 'job', 'c.py', *work_dir, '--amp', GPUS='4', SRUN_ARGS='-A me')
+    target = ['c.py', '--work-dir=w'] if name == 'train' else ['c.py', 'x.pth']
+    assert code == 0 and '--ntasks=4' in printed and '--gres=gpu:4' in printed and printed[printed.index('-A') + 1] == 'me'
+    assert printed[printed.index(script) :] == [script, *target, '--launcher', 'slurm', '--amp']
+
+    for kind in ('dist', 'slurm'):
+        code, _, message = run(f'{kind}_{name}.sh', 'c.py')
+        assert code == 2 and message.startswith('usage: ')
