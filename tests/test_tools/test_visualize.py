@@ -1,0 +1,229 @@
+"""The drawing tool: label files, and a small model on two made-up frames."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch.utils.data import Dataset
+
+from projects.occ.structures import OccDataSample, VoxelGrid
+from projects.occ.visualization.view_cameras import look_at, project_matrix
+
+SIZE = (64, 32)
+CONFIG = """
+default_scope = 'mmdet3d'
+custom_imports = dict(imports=['projects.occ.models', 'projects.tpvformer', 'projects.gaussrender.aggregator'])
+grid = dict(
+    point_cloud_range=[-4, -4, -1, 4, 4, 1], voxel_size=1.0, shape=[8, 8, 2], frame='ego', free_index=2,
+    class_names=['car', 'driveable_surface', 'free'])
+model = dict(
+    type='OccSegmentor',
+    grid=grid,
+    data_preprocessor=dict(type='OccDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3, pad_size_divisor=32),
+    img_backbone=dict(type='mmdet.ResNet', depth=18, base_channels=4, stem_channels=4, num_stages=4, out_indices=(2, 3)),
+    img_neck=dict(type='mmdet.FPN', in_channels=[16, 32], out_channels=8, num_outs=2),
+    view_encoder=dict(
+        type='TPVFormerViewEncoder', embed_dims=8, num_cams=2, num_levels=2, num_layers=1, num_anchors=(2, 2, 2),
+        self_attn=dict(num_heads=2), cross_attn=dict(num_heads=2, num_points=(2, 2, 2))),
+    occ_head=dict(type='TPVFormerOccHead', in_dims=8, hidden_dims=8, out_dims=8, loss_occ=dict(type='OccupancyLoss')),
+    AGGREGATOR
+)
+test_dataloader = dict(batch_size=1, dataset=dict(type='TwoFramesToDraw', folder=FOLDER))
+visualizer = dict(
+    type='OccVisualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')],
+    panel_widths=dict(cameras=64, scene=80, rendered=64))
+"""
+AGGREGATOR = "aggregator=dict(type='GaussRenderAggregator', bev=dict(size=16)),"
+
+
+@DATASETS.register_module()
+class TwoFramesToDraw(Dataset):
+    """Two cameras, ahead and behind, over a road with a car."""
+
+    metainfo = dict(grid=None)
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.metainfo = dict(
+            grid=dict(
+                point_cloud_range=(-4, -4, -1, 4, 4, 1),
+                voxel_size=1.0,
+                shape=(8, 8, 2),
+                frame='ego',
+                free_index=2,
+                class_names=('car', 'driveable_surface', 'free'),
+            )
+        )
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        sample = OccDataSample()
+        sample.gt_occ = torch.full((8, 8, 2), 2, dtype=torch.uint8)
+        sample.gt_occ[:, :, 0], sample.gt_occ[6, 3 + index, 1] = 1, 0
+        ref2cam = np.stack([look_at((0, 0, 1), (4 * ahead, 0, 0.5)) for ahead in (1, -1)])
+        cam2img = np.array([[[40.0, 0, 32], [0, 40, 16], [0, 0, 1]]] * 2)
+        sample.set_metainfo(
+            dict(
+                ref2cam=ref2cam,
+                cam2img=cam2img,
+                ref2img=project_matrix(ref2cam, cam2img).astype(np.float32),
+                img_wh=np.array([SIZE] * 2, np.float32),
+                ori_img_wh=np.array([SIZE] * 2, np.float32),
+                cam_names=['CAM_FRONT', 'CAM_BACK'],
+                img_paths=[f'{self.folder}/{name}.png' for name in ('CAM_FRONT', 'CAM_BACK')],
+                token=f'frame{index}',
+                scene_name='scene-1',
+            )
+        )
+        return dict(inputs=dict(img=torch.full((2, 3, SIZE[1], SIZE[0]), 90, dtype=torch.uint8)), data_samples=sample)
+
+
+@pytest.fixture(scope='module')
+def tool(repo_root):
+    spec = importlib.util.spec_from_file_location('visualize', repo_root / 'tools' / 'visualize.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def frames(tmp_path_factory):
+    """Configs with and without aggregator, and a checkpoint that fits both."""
+    folder = tmp_path_factory.mktemp('frames')
+    for name in ('CAM_FRONT', 'CAM_BACK'):
+        Image.fromarray(np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)).save(folder / f'{name}.png')
+    configs = {}
+    for name, aggregator in (('rendered', AGGREGATOR), ('baseline', '')):
+        configs[name] = str(folder / f'{name}.py')
+        text = CONFIG.replace('AGGREGATOR', aggregator).replace('FOLDER', repr(str(folder)))
+        (folder / f'{name}.py').write_text(text)
+    cfg = Config.fromfile(configs['rendered'])
+    init_default_scope('mmdet3d')
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), folder / 'weights.pth')
+    return configs, str(folder / 'weights.pth')
+
+
+@pytest.fixture
+def label_file(tmp_path):
+    labels = np.full((200, 200, 16), 17, np.uint8)
+    labels[:, 90:110, 0] = 11
+    labels[120:130, 95:99, 1:4] = 4
+    path = tmp_path / 'token' / 'labels.npz'
+    path.parent.mkdir()
+    mask = np.ones_like(labels)
+    np.savez_compressed(path, semantics=labels, mask_camera=mask, mask_lidar=mask)
+    return path
+
+
+def colors(path):
+    return {tuple(color) for color in np.asarray(Image.open(path)).reshape(-1, 3)[::7]}
+
+
+def test_draws_an_occ3d_label(tool, label_file, tmp_path, capsys):
+    assert tool.main(['--npz', str(label_file), '--show-dir', str(tmp_path / 'out'), '--single']) == 0
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+        'token_gt_3d.png',
+        'token_gt_bev.png',
+        'token_scene.png',
+    ]
+    assert {(255, 0, 255), (0, 150, 245), (255, 255, 255)} <= colors(tmp_path / 'out' / 'token_gt_bev.png')
+    assert (255, 0, 255) in colors(tmp_path / 'out' / 'token_scene.png')
+    assert 'drawing' in capsys.readouterr().err
+
+
+def test_draws_predictions_beside_the_label(tool, label_file, tmp_path):
+    with np.load(label_file) as data:
+        labels = data['semantics'].copy()
+    labels[60:90, 90:110, 0] = 17
+    for key in ('pred', 'arr_0'):
+        np.savez_compressed(tmp_path / f'{key}.npz', **{key: labels})
+    out = tmp_path / 'out'
+    assert tool.main(['--npz', str(tmp_path / 'pred.npz'), '--gt', str(label_file), '--show-dir', str(out)]) == 0
+    assert (213, 40, 60) in colors(out / 'pred_scene.png')  # missed
+    assert tool.main(['--npz', str(tmp_path / 'arr_0.npz'), '--show-dir', str(out)]) == 0
+    assert (213, 40, 60) not in colors(out / 'arr_0_scene.png')
+
+
+def test_bad_label_files(tool, label_file, tmp_path, capfd):
+    def error(*arguments):
+        assert tool.main(['--show-dir', str(tmp_path), *map(str, arguments)]) == 1
+        return capfd.readouterr().err.strip().split('\n')[-1]
+
+    np.savez(tmp_path / 'other.npz', wrong=np.zeros(3))
+    (tmp_path / 'text.npz').write_text('nothing')
+    text = error('--npz', tmp_path / 'other.npz')
+    assert "has the keys ['wrong'], expected one of ('semantics', 'pred', 'arr_0')" in text
+    assert 'as an npz file' in error('--npz', tmp_path / 'text.npz')
+    assert 'as an npz file' in error('--npz', tmp_path / 'absent.npz')
+    assert 'choose the grid with --preset' in error('--npz', label_file, '--preset', 'sscbench-kitti360')
+    assert '--gt goes with one --npz file, got 2' in error('--npz', label_file, label_file, '--gt', label_file)
+    assert 'give CONFIG and CHECKPOINT, or label files with --npz' in error()
+
+
+def test_draws_a_model_with_its_renderer(tool, frames, tmp_path):
+    pytest.importorskip('gaussian_rasterization')
+    configs, weights = frames
+    assert tool.main([configs['rendered'], weights, '--show-dir', str(tmp_path), '--indices', '1', '--single']) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['frame1']
+    assert sorted(p.name for p in (tmp_path / 'frame1').iterdir()) == ['cameras.png', 'rendered.png', 'scene.png', 'single']
+    single = {path.name for path in (tmp_path / 'frame1' / 'single').iterdir()}
+    assert {'CAM_FRONT_image.png', 'CAM_BACK_gt_depth.png', 'CAM_FRONT_pred_classes.png', 'gt_bev.png', 'pred_3d.png'} <= single
+    seen = np.asarray(Image.open(tmp_path / 'frame1' / 'single' / 'CAM_FRONT_gt_classes.png'))
+    assert seen.shape == (32, 64, 3) and tuple(seen[-1, 32]) == (255, 0, 255)
+    # the car stands ahead, one voxel to the left of the middle: column 32 - 40 * 0.5 / 6.5, row 16 and below
+    column = 28 if tuple(seen[14, 28]) == (0, 150, 245) else 36
+    assert tuple(seen[14, column]) == (0, 150, 245)
+
+
+def test_maps_by_rays_need_no_aggregator(tool, frames, tmp_path):
+    configs, weights = frames
+    assert tool.main([configs['baseline'], weights, '--show-dir', str(tmp_path), '--single']) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['frame0', 'frame1']
+    seen = np.asarray(Image.open(tmp_path / 'frame1' / 'single' / 'CAM_FRONT_gt_classes.png'))
+    assert tuple(seen[-1, 32]) == (255, 0, 255)
+    assert (
+        tool.main([configs['baseline'], weights, '--show-dir', str(tmp_path / 'none'), '--maps', 'none', '--indices', '0']) == 0
+    )
+    assert sorted(path.name for path in (tmp_path / 'none' / 'frame0').iterdir()) == ['cameras.png', 'scene.png']
+
+
+def test_cast_maps_agree_with_the_geometry(tool, frames):
+    item = TwoFramesToDraw('')[0]['data_samples']
+    from projects.occ.visualization import VoxelPainter
+
+    maps = tool.cast_maps(item, VoxelPainter(VoxelGrid.build(TwoFramesToDraw('').metainfo['grid'])))
+    assert maps.gt_classes.shape == (2, 32, 64) and maps.pred_classes is None
+    # car of frame 0: x 2..3, y -1..0, z 0..1; its near face is 2 m ahead, right of the middle; the camera tilts down a little
+    assert maps.gt_classes[0, 20, 40] == 0
+    assert maps.gt_depth[0, 20, 40] == pytest.approx(2.0, abs=0.1)
+    assert (maps.gt_classes[1] != 0).all()
+
+
+def test_bad_models(tool, frames, tmp_path, capfd):
+    configs, weights = frames
+
+    def error(*arguments):
+        assert tool.main([*map(str, arguments), '--show-dir', str(tmp_path)]) == 1
+        return capfd.readouterr().err.strip().split('\n')[-1]
+
+    assert 'the test set has 2 frames, 0 to 1' in error(configs['baseline'], weights, '--indices', 5)
+    assert 'has no aggregator; use --maps rays' in error(configs['baseline'], weights, '--maps', 'gaussians')
+    assert 'absent.pth' in error(configs['baseline'], 'absent.pth')
+    torch.save({'wrong.weight': torch.zeros(2)}, tmp_path / 'wrong.pth')
+    assert 'the checkpoint does not fit the model of this config' in error(configs['baseline'], tmp_path / 'wrong.pth')
+
+
+def test_help_from_another_folder(repo_root, tmp_path):
+    command = [sys.executable, str(repo_root / 'tools' / 'visualize.py'), '--help']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and '--show-dir' in done.stdout
