@@ -7,7 +7,7 @@ import numpy as np
 
 from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord
 
-from .labels import label_volume, ray_lengths, seen, survey, to_surroundocc
+from .labels import Survey, label_volume, ray_lengths, seen, survey, to_surroundocc
 from .scene import scene_rng
 from .sensors import Camera, Rig, View, draw_rig, render, scan, survey_directions
 from .world import World
@@ -82,8 +82,9 @@ class FrameMaker:
             moment = time + camera.offset
             rng = scene_rng(config, self.index, _CAMERA, frame, number)
             views[camera.name] = render(world, camera, world.ego_pose(moment), world.objects_at(moment), rng)
-        points, point_object = scan(world, lidar2world, objects, scene_rng(config, self.index, _LIDAR, frame))
-        look = survey(world, objects, self._lidar_poses(frame), self._survey_directions)
+        sweep = scan(world, lidar2world, objects, scene_rng(config, self.index, _LIDAR, frame))
+        look = self.look_around(frame)
+        look.rays.append((lidar2world[:3, 3], sweep.directions, ray_lengths(world, sweep.t)))
         camera_rays = [self._view_rays(views[camera.name], camera) for camera in self.rig.cameras]
         labels, mask_lidar, mask_camera = {}, {}, {}
         for name, grid in config.grids.items():
@@ -94,9 +95,14 @@ class FrameMaker:
             if name == 'surroundocc':
                 classes = to_surroundocc(classes, grid, scene_rng(config, self.index, _NOISE, frame))
             labels[name] = classes
-        boxes, velocities = self._boxes(objects, lidar2world, points, point_object, time)
+        boxes, velocities = self._boxes(objects, lidar2world, sweep.point_object, time)
         record = self._record(frame, pose, boxes)
-        return Frame(record, velocities, views, points, labels, mask_lidar, mask_camera)
+        return Frame(record, velocities, views, sweep.points, labels, mask_lidar, mask_camera)
+
+    def look_around(self, frame: int) -> Survey:
+        """What the LiDAR poses of the scene see of the world at key frame ``frame``: stands for the accumulated sweeps."""
+        objects = self.world.objects_at(self.world.key_time(frame))
+        return survey(self.world, objects, self._lidar_poses(frame), self._survey_directions)
 
     def _view_rays(self, view: View, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Origin, directions and lengths of rays through pixel centres, dense enough to meet every voxel of the grids."""
@@ -116,7 +122,7 @@ class FrameMaker:
         spread = np.linspace(0, len(near) - 1, min(len(near), _MAX_SURVEYS - 1)).round().astype(int)
         return [poses[i] @ self.rig.lidar2ego for i in (frame, *(near[i] for i in spread))]
 
-    def _boxes(self, objects, lidar2world, points, point_object, time) -> tuple[BoxRecord, np.ndarray]:
+    def _boxes(self, objects, lidar2world, point_object, time) -> tuple[BoxRecord, np.ndarray]:
         """Boxes within the view distance, in the LiDAR frame, and their velocities."""
         world, actors = self.world, self.world.actors
         world2lidar = np.linalg.inv(lidar2world)

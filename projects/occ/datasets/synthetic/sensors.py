@@ -210,15 +210,24 @@ def _expose(radiance: np.ndarray, world: World, rng: np.random.Generator) -> np.
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def scan(
-    world: World, lidar2world: np.ndarray, objects: ObjectArrays, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+@dataclass
+class Sweep:
     """One LiDAR sweep.
 
-    Returns:
-        Points (P, 5) float32 in the LiDAR frame: x, y, z in metres, intensity 0..255, ring 0..31 from below; and the object
-        index of every point (P,) int32, -1 = static.
+    Attributes:
+        points: (P, 5) float32 in the LiDAR frame: x, y, z in metres, intensity 0..255, ring 0..31 from below.
+        point_object: (P,) int32 object index of every point, -1 = static.
+        directions, t: All rays, also those that returned nothing, world frame: (R, 3) unit vectors, (R,) metres, -1 = nothing.
     """
+
+    points: np.ndarray
+    point_object: np.ndarray
+    directions: np.ndarray
+    t: np.ndarray
+
+
+def scan(world: World, lidar2world: np.ndarray, objects: ObjectArrays, rng: np.random.Generator) -> Sweep:
+    """Takes a sweep of 32 rings, all rays at the same moment."""
     azimuth = np.linspace(np.pi, -np.pi, LIDAR_AZIMUTHS, endpoint=False)
     grid_azimuth, grid_elevation = np.meshgrid(azimuth, LIDAR_ELEVATIONS, indexing='ij')
     ring = np.tile(np.arange(32), LIDAR_AZIMUTHS)
@@ -233,12 +242,13 @@ def scan(
         reflectance[painted] = 10 + 90 * world.paints[hits.obj[painted], which].mean(axis=1)
     intensity = reflectance * (0.3 + 0.7 * facing) * rng.normal(1.0, 0.1, len(directions))
     distance = hits.t + rng.normal(0, 0.015, len(directions))
+    # dark surfaces return less often
     keep = (hits.t > _MIN_RANGE) & (rng.random(len(directions)) > 0.02 + 0.15 * (intensity < 6))
     points = np.empty((int(keep.sum()), 5), np.float32)
     points[:, :3] = local[keep] * distance[keep, None]
     points[:, 3] = np.clip(np.rint(intensity[keep]), 0, 255)
     points[:, 4] = ring[keep]
-    return points, hits.obj[keep]
+    return Sweep(points, hits.obj[keep], directions, hits.t)
 
 
 def survey_directions(world: World, lidar_height: float) -> np.ndarray:

@@ -277,7 +277,7 @@ def _street_furniture(scene: Scene, canvas: Canvas, side: int, sign: int, rng: n
                 _lamp(canvas, float(x), float(y), float(heading) - sign * np.pi / 2, rng)
     in_verge = scene.sides[side].verge > 0.7
     if in_verge or (scene.sides[side].walk > 2.5 and rng.random() < 0.5):  # a row of trees
-        e = 0.5 * (verge + walk) if in_verge else verge + 0.8
+        e = max(0.5 * (verge + walk), kerb + 0.9) if in_verge else verge + 0.8
         for s in np.arange(start + rng.uniform(0, 9), stop, rng.uniform(6, 14)):
             if rng.random() < 0.75 and not scene.near_crossing(s, 2.0):
                 x, y, _ = scene.axis.to_world(s, sign * e)
