@@ -145,7 +145,9 @@ def draw_predictions(args: argparse.Namespace) -> None:
     model = load_model(cfg, args.checkpoint)
     if args.maps == 'gaussians' and model.aggregator is None:
         raise OccError('--maps gaussians: the model of this config has no aggregator; use --maps rays')
-    visualizer = VISUALIZERS.build({'type': 'OccVisualizer', **cfg.get('visualizer', {}), 'vis_backends': None})
+    settings = {'type': 'OccVisualizer', **cfg.get('visualizer', {}), 'vis_backends': None}
+    # not built by the registry, which would hand out a visualiser that the process already has
+    visualizer = VISUALIZERS.get(settings.pop('type'))(**settings)
     visualizer.dataset_meta = dataset.metainfo
     for index in tqdm(indices, desc='drawing', unit='frame'):
         sample, prediction = predict(model, dataset[index])

@@ -180,9 +180,10 @@ def test_draws_a_model_with_its_renderer(tool, frames, tmp_path):
     assert {'CAM_FRONT_image.png', 'CAM_BACK_gt_depth.png', 'CAM_FRONT_pred_classes.png', 'gt_bev.png', 'pred_3d.png'} <= single
     seen = np.asarray(Image.open(tmp_path / 'frame1' / 'single' / 'CAM_FRONT_gt_classes.png'))
     assert seen.shape == (32, 64, 3) and tuple(seen[-1, 32]) == (255, 0, 255)
-    # the car stands ahead, one voxel to the left of the middle: column 32 - 40 * 0.5 / 6.5, row 16 and below
-    column = 28 if tuple(seen[14, 28]) == (0, 150, 245) else 36
-    assert tuple(seen[14, column]) == (0, 150, 245)
+    # the middle of the car's near face: 2 m ahead, 0.5 m to the left, 0.5 m below the camera
+    u, v, d, _ = TwoFramesToDraw('')[1]['data_samples'].ref2img[0] @ [2, 0.5, 0.5, 1]
+    assert tuple(seen[int(v / d), int(u / d)]) == (0, 150, 245)
+    assert tuple(seen[int(v / d), 63 - int(u / d)]) != (0, 150, 245)
 
 
 def test_maps_by_rays_need_no_aggregator(tool, frames, tmp_path):
