@@ -15,7 +15,7 @@ from mmengine.runner import Runner  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file, find_latest_checkpoint  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch, set_sync_bn  # noqa: E402
-from projects.occ.engine.errors import ConfigOptionError  # noqa: E402
+from projects.occ.engine.errors import CheckpointError, ConfigOptionError  # noqa: E402
 from projects.occ.engine.optim_wrapper import enable_amp  # noqa: E402
 
 
@@ -61,15 +61,27 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
-    """Fills ``resume`` and ``load_from`` from the argument ``--resume``; nothing to resume from means a new training."""
+    """Fills ``resume`` and ``load_from`` from the argument ``--resume``.
+
+    With nothing to resume from, the training starts as the config says, from the weights of its ``load_from`` if there are any.
+
+    Raises:
+        CheckpointError: If the file to load does not exist.
+    """
     if resume == 'auto':
-        cfg.load_from = find_latest_checkpoint(cfg.work_dir)
-        cfg.resume = cfg.load_from is not None
-        if not cfg.resume:
+        resume = find_latest_checkpoint(cfg.work_dir)
+        if resume is None:
             print_log(f'--resume: no checkpoint in {cfg.work_dir}, the training starts from the beginning', logger='current')
-    elif resume is not None:
-        cfg.load_from = resume
-        cfg.resume = True
+    if resume is not None:
+        cfg.load_from, cfg.resume = resume, True
+    elif cfg.get('load_from') is not None:
+        try:
+            check_checkpoint_file(cfg.load_from)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f'load_from of the config: {error}. The README of the config says where the file comes from; '
+                '--cfg-options load_from=None trains from scratch'
+            ) from error
 
 
 def train(args: argparse.Namespace) -> None:
@@ -83,8 +95,6 @@ def train(args: argparse.Namespace) -> None:
         set_auto_scale_lr(cfg)
     set_sync_bn(cfg, args.sync_bn)
     set_resume(cfg, args.resume)
-    if cfg.get('load_from') is not None:
-        check_checkpoint_file(cfg.load_from)
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()

@@ -47,9 +47,12 @@ def test_missing_files_are_named(tmp_path, capfd):
     assert train(tmp_path / 'absent.py') == 1
     assert last_error(capfd).startswith(f"error: config '{tmp_path}/absent.py' does not exist")
     config = write_config(tmp_path)
-    for arguments in (('--resume', tmp_path / 'absent.pth'), ('--cfg-options', f'load_from={tmp_path}/absent.pth')):
-        assert train(config, *arguments) == 1
-        assert last_error(capfd) == (f"error: checkpoint '{tmp_path}/absent.pth' does not exist; give the path of a .pth file")
+    sentence = f"checkpoint '{tmp_path}/absent.pth' does not exist; give the path of a .pth file"
+    assert train(config, '--resume', tmp_path / 'absent.pth') == 1
+    assert last_error(capfd) == f'error: {sentence}'
+    assert train(config, '--cfg-options', f'load_from={tmp_path}/absent.pth') == 1
+    message = last_error(capfd)
+    assert message.startswith(f'error: load_from of the config: {sentence}') and 'load_from=None' in message
     assert not list(tmp_path.glob('work_toy/*.pth'))
 
 
@@ -72,9 +75,18 @@ def test_auto_scale_lr(tmp_path, capfd):
     assert f'lr: {0.01 * 2 / 8 * 0.3:.4e}' in capfd.readouterr().out
 
 
-def test_resume_without_a_checkpoint_starts_anew(tmp_path):
-    assert train(write_config(tmp_path), '--resume', '--cfg-options', 'train_cfg.max_epochs=1') == 0
-    assert torch.load(tmp_path / 'work_toy' / 'epoch_1.pth', weights_only=True)['meta']['iter'] == 4
+def test_resume_without_a_checkpoint_starts_anew_from_the_weights_of_the_config(tmp_path):
+    assert train(write_config(tmp_path, 'first'), '--resume', '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    weights = tmp_path / 'work_first' / 'epoch_1.pth'
+    assert torch.load(weights, weights_only=True)['meta']['iter'] == 4
+
+    options = ('--cfg-options', 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.0')
+    config = write_config(tmp_path, 'second', extra=f'load_from = {str(weights)!r}\n')
+    assert train(config, '--resume', *options) == 0
+    first, second = (
+        torch.load(path, weights_only=True)['state_dict'] for path in (weights, tmp_path / 'work_second' / 'epoch_1.pth')
+    )
+    torch.testing.assert_close(second['classifier.weight'], first['classifier.weight'], rtol=0, atol=0)
 
 
 def test_an_untrusted_checkpoint_is_refused_until_the_flag_is_given(tmp_path, capfd):

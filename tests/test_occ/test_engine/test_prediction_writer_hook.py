@@ -22,7 +22,7 @@ def test_one_file_per_token(tmp_path):
 
 @pytest.mark.parametrize('token', ['', '../outside', '/etc/passwd'])
 def test_tokens_that_name_no_file_inside_the_folder(tmp_path, token):
-    with pytest.raises(OccError, match='keep "token" in meta_keys'):
+    with pytest.raises(OccError, match='the dataset must give every sample a "token"'):
         PredictionWriterHook(str(tmp_path / 'out')).after_test_iter(None, 0, None, [sample(token)])
     assert not (tmp_path / 'out').exists()
 

@@ -38,7 +38,8 @@ class PredictionWriterHook(Hook):
             relative = PurePosixPath(token)
             if not token or relative.is_absolute() or '..' in relative.parts:
                 raise OccError(
-                    f'--out names files by the token of a sample, but got {token!r}; keep "token" in meta_keys of PackOccInputs'
+                    f'--out names files by the token of a sample, but got {token!r}; the dataset must give every sample a '
+                    '"token" that is a relative path without ".."'
                 )
             labels = sample.pred_occ.cpu().numpy().astype(np.uint8)
             write_atomically(
