@@ -141,24 +141,24 @@ static int transmit(const Batch& batch, const int32_t* index, int n, const vf* v
 template <int N>
 static void accumulate(const float* payload, int stride, const int32_t* index, int n, const vf* weight, vf* sums) {
   vf total[N];
-  for (int c = 0; c < N; ++c) total[c] = sums[c];
+  UNROLL for (int c = 0; c < N; ++c) total[c] = sums[c];
   for (int j = 0; j < n; ++j) {
     const float* row = payload + index[j] * stride;
     const vf w = weight[j];
-    for (int c = 0; c < N; ++c) total[c] = fma(w, splat(row[c]), total[c]);
+    UNROLL for (int c = 0; c < N; ++c) total[c] = fma(w, splat(row[c]), total[c]);
   }
-  for (int c = 0; c < N; ++c) sums[c] = total[c];
+  UNROLL for (int c = 0; c < N; ++c) sums[c] = total[c];
 }
 
 // product[j] += sum_c image[c] * payload[index[j]][c]
 template <int N>
 static void project_rows(const float* payload, int stride, const int32_t* index, int n, const vf* image, bool add, vf* product) {
   vf g[N];
-  for (int c = 0; c < N; ++c) g[c] = image[c];
+  UNROLL for (int c = 0; c < N; ++c) g[c] = image[c];
   for (int j = 0; j < n; ++j) {
     const float* row = payload + index[j] * stride;
     vf even = add ? product[j] : vf{}, odd = vf{};
-    for (int c = 0; c + 1 < N; c += 2) {
+    UNROLL for (int c = 0; c + 1 < N; c += 2) {
       even = fma(g[c], splat(row[c]), even);
       odd = fma(g[c + 1], splat(row[c + 1]), odd);
     }
@@ -172,16 +172,16 @@ template <int N>
 static void reduce_rows(uint64_t mask, const vf* weight, const vf* image, int stride, float* out) {
   constexpr int PADDED = (N + 3) / 4 * 4;
   vf total[PADDED];
-  for (int c = 0; c < PADDED; ++c) total[c] = vf{};
+  UNROLL for (int c = 0; c < PADDED; ++c) total[c] = vf{};
   for (; mask; mask &= mask - 1) {
     const int s = __builtin_ctzll(mask);
     const vf w = weight[s];
     const vf* g = image + s * stride;
-    for (int c = 0; c < N; ++c) total[c] = fma(w, g[c], total[c]);
+    UNROLL for (int c = 0; c < N; ++c) total[c] = fma(w, g[c], total[c]);
   }
   float sums[PADDED];
-  for (int c = 0; c < PADDED; c += 4) sum4(total[c], total[c + 1], total[c + 2], total[c + 3], sums + c);
-  for (int c = 0; c < N; ++c) out[c] += sums[c];
+  UNROLL for (int c = 0; c < PADDED; c += 4) sum4(total[c], total[c + 1], total[c + 2], total[c + 3], sums + c);
+  UNROLL for (int c = 0; c < N; ++c) out[c] += sums[c];
 }
 
 // Call F<block>(offset) for blocks of at most MAX_BLOCK channels that cover `channels`, as even as possible.
@@ -313,8 +313,8 @@ static void forward(const TileJob& job) {
     const int64_t pixel = first_pixel(job, s);
     const float* from = (const float*)sums;
     float* to = job.out_features + pixel * channels;
+    transpose(from, channels, inside, LANES, to, channels);
     for (int l = 0; l < inside; ++l) {
-      for (int c = 0; c < channels; ++c) to[l * channels + c] = from[c * LANES + l];
       job.out_depth[pixel + l] = from[channels * LANES + l];
       job.out_alpha[pixel + l] = 1.0f - light[l];
     }
@@ -369,11 +369,8 @@ static void backward(const TileJob& job) {
     const int64_t pixel = first_pixel(job, s);
     float* to = (float*)image;
     vf alpha{};
+    if (job.grad_features) transpose(job.grad_features + pixel * channels, inside, channels, channels, to, LANES);
     for (int l = 0; l < inside; ++l) {
-      if (job.grad_features) {
-        const float* from = job.grad_features + (pixel + l) * channels;
-        for (int c = 0; c < channels; ++c) to[c * LANES + l] = from[c];
-      }
       if (job.grad_depth) to[channels * LANES + l] = job.grad_depth[pixel + l];
       if (job.grad_alpha) alpha[l] = job.grad_alpha[pixel + l];
       strip.live[l] = job.light[pixel + l];

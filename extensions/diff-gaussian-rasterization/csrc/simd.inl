@@ -13,7 +13,10 @@
 typedef float vf __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
 
-FN vf splat(float x) { return vf{} + x; }
+// Put before loops over the registers of a block: only if they disappear can the block stay in registers.
+#define UNROLL _Pragma("GCC unroll 24")
+
+FN vf splat(float x) { return x - vf{}; }  // x + 0 would have to keep the addition, for the sake of -0
 
 FN vf fma(vf a, vf b, vf c) {  // a * b + c, fused where the machine can
 #if RASTER_ISA == 512
@@ -87,4 +90,39 @@ FN void sum4(vf a, vf b, vf c, vf d, float* out) {
   const vf all[4] = {a, b, c, d};
   for (int i = 0; i < 4; ++i) out[i] = (all[i][0] + all[i][1]) + (all[i][2] + all[i][3]);
 #endif
+}
+
+typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, (__attribute__((vector_size(16))) int32_t){i, j, k, l})
+#endif
+
+// 4 x 4 floats, rows become columns.
+FN void transpose4(const float* from, int64_t from_row, float* to, int64_t to_row) {
+  const v4 a = *(const v4*)from, b = *(const v4*)(from + from_row);
+  const v4 c = *(const v4*)(from + 2 * from_row), d = *(const v4*)(from + 3 * from_row);
+  const v4 ab_low = SHUFFLE4(a, b, 0, 4, 1, 5), ab_high = SHUFFLE4(a, b, 2, 6, 3, 7);
+  const v4 cd_low = SHUFFLE4(c, d, 0, 4, 1, 5), cd_high = SHUFFLE4(c, d, 2, 6, 3, 7);
+  *(v4*)to = SHUFFLE4(ab_low, cd_low, 0, 1, 4, 5);
+  *(v4*)(to + to_row) = SHUFFLE4(ab_low, cd_low, 2, 3, 6, 7);
+  *(v4*)(to + 2 * to_row) = SHUFFLE4(ab_high, cd_high, 0, 1, 4, 5);
+  *(v4*)(to + 3 * to_row) = SHUFFLE4(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+// (rows, columns) -> (columns, rows), row lengths as told.
+FN void transpose(const float* from, int rows, int columns, int64_t from_row, float* to, int64_t to_row) {
+  int r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    int c = 0;
+    for (; c + 4 <= columns; c += 4) transpose4(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+    for (; c < columns; ++c) {
+      for (int k = r; k < r + 4; ++k) to[c * to_row + k] = from[k * from_row + c];
+    }
+  }
+  for (; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) to[c * to_row + r] = from[r * from_row + c];
+  }
 }

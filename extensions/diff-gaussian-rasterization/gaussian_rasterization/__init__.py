@@ -1,8 +1,16 @@
 """Differentiable rasteriser for 3D Gaussians with any number of channels. Importing it needs torch only and builds nothing."""
 
 from .backends import build_config
+from .classic import GaussianRasterizationSettings, GaussianRasterizer
 from .functional import RasterOutput, rasterize
 from .settings import RasterSettings
 
 __version__ = '0.1.0'
-__all__ = ['RasterOutput', 'RasterSettings', 'build_config', 'rasterize']
+__all__ = [
+    'GaussianRasterizationSettings',
+    'GaussianRasterizer',
+    'RasterOutput',
+    'RasterSettings',
+    'build_config',
+    'rasterize',
+]

@@ -1,4 +1,4 @@
-"""Numbers of the rasteriser contract; ``csrc/common.h`` repeats them and a test compares the two files."""
+"""Numbers of the rasteriser contract. ``csrc/common.h`` repeats those that are no options; a test compares the two files."""
 
 NEAR = 0.2
 """Gaussians whose centre is not deeper than this (metres) are discarded."""
@@ -29,3 +29,9 @@ COMPAT_TILE = 12
 
 MASK_TILE = 16
 """Side, pixels, of the blocks that ``tile_mask`` switches."""
+
+EXTENT_FACTOR = 1.001
+"""Lists take the ellipse alpha >= alpha_min this much (squared length) larger; the test per pixel decides."""
+
+EXTENT_MARGIN = 1e-3
+"""Added to the squared length, too."""

@@ -110,7 +110,7 @@ def _visible(means, quats, scales, opacities, features, viewmat, K, width, heigh
         radii[ids[good]] = radius[good].clamp_max(2.0**31 - 256).to(torch.int32)
 
         # the alpha >= alpha_min ellipse, a little larger than exact: the test per pixel decides
-        extent = 2.0 * (opacities[ids] / settings.alpha_min).log() * 1.001 + 1e-3
+        extent = _extent(opacities[ids], settings)
         half_x = (extent.clamp_min(0) * ellipses.cov_xx).sqrt()
         half_y = (extent.clamp_min(0) * ellipses.cov_yy).sqrt()
         bounds = torch.stack(
@@ -137,6 +137,11 @@ def _visible(means, quats, scales, opacities, features, viewmat, K, width, heigh
         pad(rect, (0, 0, 0, 1)),
     )
     return view, radii, bounds
+
+
+def _extent(opacities, settings):
+    """Squared Mahalanobis length at which alpha falls to alpha_min, a little enlarged."""
+    return 2.0 * (opacities / settings.alpha_min).log() * constants.EXTENT_FACTOR + constants.EXTENT_MARGIN
 
 
 def _pixel_rect(ellipses, radius, width, height, settings):
@@ -193,7 +198,7 @@ def _meets_tile(view, gaussian, left, top, tile_size, settings):
     """Whether the (slightly enlarged) ellipse alpha >= alpha_min meets the rectangle of a tile's pixel centres."""
     with torch.no_grad():
         e = view.ellipses.pick(gaussian)
-        extent = (2.0 * (view.opacities / settings.alpha_min).log() * 1.001 + 1e-3)[gaussian]
+        extent = _extent(view.opacities, settings)[gaussian]
         x0, y0 = left - e.u, top - e.v
         x1, y1 = x0 + (tile_size - 1), y0 + (tile_size - 1)
         inside = (x0 <= 0) & (x1 >= 0) & (y0 <= 0) & (y1 >= 0)

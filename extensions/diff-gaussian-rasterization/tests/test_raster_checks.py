@@ -7,7 +7,6 @@ import torch
 
 from gaussian_rasterization import RasterSettings, backends, functional, rasterize
 
-
 CASES = [
     (dict(means=torch.zeros(40, 2)), ValueError, r'means must be \(G, 3\), got \(40, 2\) float32'),
     (dict(quats=torch.zeros(39, 4)), ValueError, r'quats must be \(40, 4\) to fit means, got \(39, 4\)'),
