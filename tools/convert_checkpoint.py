@@ -3,6 +3,7 @@
 Usage:
     python tools/convert_checkpoint.py tpvformer official.pth ours.pth [--config CONFIG]
     python tools/convert_checkpoint.py tpvformer ours.pth official.pth --reverse
+    python tools/convert_checkpoint.py surroundocc surroundocc.pth ours.pth
 
 A family takes part by offering ``projects/<family>/checkpoint.py`` with four functions:
 ``identify(keys)``, ``to_project(keys)``, ``to_official(state_dict, source, dropped)`` and ``adapt(key, given, own)``;
@@ -104,13 +105,16 @@ def compare_with_model(
 ) -> tuple[KeyReport, dict[str, Tensor]]:
     """Compares weights in our names with a model; weights of an image network with that part of the model only.
 
+    A family that takes less than backbone and neck from an image network says so by ``IMAGE_PARTS``.
+
     Returns:
         The report, and entries of another shape as they have to be for this model.
     """
     sides = [{key: value for key, value in side.items() if not key.endswith('_extra_state')} for side in (weights, model)]
     weights, model = sides  # without the progress of a training, which is no weight
     if source == 'image_network':
-        model = {key: value for key, value in model.items() if key.startswith(('img_backbone.', 'img_neck.'))}
+        parts = getattr(rules, 'IMAGE_PARTS', ('img_backbone.', 'img_neck.'))
+        model = {key: value for key, value in model.items() if key.startswith(parts)}
     both_have_guest = all(any(key.startswith(GUEST) for key in side) for side in sides)
     report = compare_keys(weights, model, interchangeable=() if both_have_guest else (GUEST,))
     adapted = {key: rules.adapt(key, weights[key], model[key]) for key in report.reshaped}
