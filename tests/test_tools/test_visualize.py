@@ -188,13 +188,13 @@ def test_draws_a_model_with_its_renderer(tool, frames, tmp_path):
 
 def test_maps_by_rays_need_no_aggregator(tool, frames, tmp_path):
     configs, weights = frames
-    assert tool.main([configs['baseline'], weights, '--show-dir', str(tmp_path), '--single']) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['frame0', 'frame1']
-    seen = np.asarray(Image.open(tmp_path / 'frame1' / 'single' / 'CAM_FRONT_gt_classes.png'))
+    rays = tmp_path / 'rays'
+    assert tool.main([configs['baseline'], weights, '--show-dir', str(rays), '--indices', '1', '--single']) == 0
+    seen = np.asarray(Image.open(rays / 'frame1' / 'single' / 'CAM_FRONT_gt_classes.png'))
     assert tuple(seen[-1, 32]) == (255, 0, 255)
-    assert (
-        tool.main([configs['baseline'], weights, '--show-dir', str(tmp_path / 'none'), '--maps', 'none', '--indices', '0']) == 0
-    )
+    # without --indices the whole test set
+    assert tool.main([configs['baseline'], weights, '--show-dir', str(tmp_path / 'none'), '--maps', 'none']) == 0
+    assert sorted(path.name for path in (tmp_path / 'none').iterdir()) == ['frame0', 'frame1']
     assert sorted(path.name for path in (tmp_path / 'none' / 'frame0').iterdir()) == ['cameras.png', 'scene.png']
 
 
