@@ -4,7 +4,7 @@ custom_imports = dict(
     imports=[
         'projects.occ.datasets',
         'projects.occ.models',
-        'projects.occ.evaluation',
+        'projects.occ.evaluation.occupancy_metric',
         'projects.occ.visualization',
         'projects.occ.engine',
         'projects.gaussrender.aggregator',

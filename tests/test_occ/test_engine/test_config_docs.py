@@ -1,0 +1,47 @@
+"""What docs/configs.md shows works."""
+
+import re
+import shlex
+
+import pytest
+from mmengine.config import Config
+from toy_occupancy import REPO_ROOT, load_tool
+
+from projects.occ.engine.config_options import apply_cfg_options
+
+TEXT = (REPO_ROOT / 'docs' / 'configs.md').read_text()
+EXAMPLES = re.findall(r'^python (tools/train\.py configs/.*)$', TEXT, re.MULTILINE)
+RENDERED = re.search(r'^`G` stands for `(.*?)`', TEXT, re.MULTILINE)[1]
+ABLATIONS = [
+    ' '.join(options)
+    for options in (re.findall(r'`([^`]*)`', row.split('|')[2]) for row in TEXT.split('## 3.')[1].split('## 4.')[0].split('\n')
+                    if row.startswith('| ') and 'model.' in row or 'dataset.' in row)
+]  # fmt: skip
+
+
+def test_examples_were_found():
+    assert len(EXAMPLES) >= 4 and len(ABLATIONS) >= 14
+
+
+@pytest.mark.parametrize('command', EXAMPLES + [f'tools/train.py {RENDERED} --cfg-options {options}' for options in ABLATIONS])
+def test_every_example_names_existing_keys(command):
+    args = load_tool('train').parse_args(shlex.split(command)[1:])
+    assert args.cfg_options
+    cfg = Config.fromfile(REPO_ROOT / args.config, import_custom_modules=False)
+    apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+
+
+def test_every_runtime_key_and_option_is_documented():
+    runtime = Config.fromfile(REPO_ROOT / 'configs' / '_base_' / 'default_runtime.py', import_custom_modules=False)
+    names = [key for key in runtime if key not in ('default_scope', 'default_hooks')]
+    stock = ('timer', 'param_scheduler', 'sampler_seed')
+    names += [f'default_hooks.{key}' for key in runtime.default_hooks if key not in stock]
+    for tool in ('train', 'test'):
+        with pytest.raises(SystemExit):
+            load_tool(tool).parse_args(['--help'])
+        source = (REPO_ROOT / 'tools' / f'{tool}.py').read_text()
+        names += re.findall(r"add_argument\(\s*'(--[\w-]+)'", source)
+    source = (REPO_ROOT / 'projects' / 'occ' / 'engine' / 'command_line.py').read_text()
+    names += [name for name in re.findall(r"add_argument\(\s*'(--[\w-]+)'", source) if name != '--local_rank']
+    missing = [name for name in names if f'`{name}' not in TEXT]
+    assert not missing
