@@ -16,12 +16,12 @@ grid = dict(
 )
 data_root = 'work_dirs/real_frame/'
 data_prefix = dict(img='nuscenes', pts='nuscenes', occ='occ3d_nuscenes/gts_0.8m')
-image_wh = [400, 224]  # 1600 x 900 at a quarter, less one row
+image_wh = [320, 176]  # 1600 x 900 at a fifth, less four rows
 
 train_pipeline = [
     dict(type='LoadMultiViewImages'),
     dict(type='LoadOccLabels'),
-    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True, resize_lim=(0.25, 0.25)),
+    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True, resize_lim=(0.2, 0.2)),
     dict(type='PackOccInputs'),
 ]
 test_pipeline = [
@@ -33,10 +33,9 @@ test_pipeline = [
 data = dict(ann_file='nuscenes/occ_infos.pkl', data_root=data_root, data_prefix=data_prefix, grid=grid)
 
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=1,
     num_workers=0,
     persistent_workers=False,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(data, pipeline=train_pipeline),
 )
 val_dataloader = dict(
@@ -49,9 +48,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(grid=grid)
 test_evaluator = val_evaluator
 
-model = dict(grid=grid, aggregator=dict(bev=dict(size=120)))  # two pixels a voxel
+# camera images as large as those of the network; two pixels a voxel from above
+model = dict(grid=grid, aggregator=dict(cameras=dict(reduction=5), bev=dict(size=120)))
 
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=100, val_interval=100)
+train_cfg = dict(_delete_=True, type='ResumableTrainLoop', max_iters=100, val_interval=100)
 param_scheduler = [dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=10)]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100), logger=dict(interval=10))
 log_processor = dict(by_epoch=False, window_size=10)

@@ -70,7 +70,7 @@ def test_shipped_configs_read_the_real_frames(occ3d, surroundocc):
 def test_debug_config_reads_the_real_frames(repo_root, data_root):
     dataset = _dataset(repo_root, data_root, 'configs/debug/tpvformer_tiny_real-frame_gaussrender.py', Occ3DNuScenesDataset)
     item = dataset[1]
-    assert item['inputs']['img'].shape == (6, 3, 224, 400)
+    assert item['inputs']['img'].shape == (6, 3, 176, 320)
     assert item['data_samples'].gt_occ.shape == dataset.grid.shape == (60, 60, 8)
 
 

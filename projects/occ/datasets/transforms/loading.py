@@ -24,6 +24,14 @@ def _read_bytes(path: str, backend_args: dict | None, what: str, key: str) -> by
         ) from None
 
 
+def _is_complete(data: bytes) -> bool:
+    """Whether image bytes have their end mark: decoders paint the lost part of a truncated file grey instead of failing."""
+    for start, end in ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND')):
+        if data.startswith(start):
+            return end in data[-1024:]
+    return len(data) > 0
+
+
 @TRANSFORMS.register_module()
 class LoadMultiViewImages(BaseTransform):
     """Loads the images of all cameras of a frame.
@@ -53,10 +61,8 @@ class LoadMultiViewImages(BaseTransform):
         for name, path in zip(results['cam_names'], results['img_paths']):
             what = f'image of {name}, frame {results["token"]}'
             data = _read_bytes(path, self.backend_args, what, "dataset.data_prefix['img']")
-            # The decoder paints the lost part of a truncated JPEG grey instead of failing, so look for its end mark.
-            truncated = data[:2] == b'\xff\xd8' and b'\xff\xd9' not in data[-1024:]
             image = None
-            if data and not truncated:
+            if _is_complete(data):
                 image = mmcv.imfrombytes(data, flag='color_ignore_orientation', backend=self.imdecode_backend)
             if image is None:
                 raise ValueError(

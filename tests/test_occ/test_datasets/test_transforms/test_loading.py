@@ -41,8 +41,11 @@ def test_missing_image_is_named_with_its_config_key(images):
         LoadMultiViewImages()(images)
 
 
-def test_truncated_jpeg_is_an_error_and_not_half_grey(images, tmp_path):
-    data = (tmp_path / 'A.jpg').read_bytes()
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_truncated_image_is_an_error_and_not_half_grey(images, tmp_path, suffix):
+    data = cv2.imencode(suffix, cv2.imread(images['img_paths'][0]))[1].tobytes()
+    (tmp_path / 'A.jpg').write_bytes(data)
+    assert LoadMultiViewImages()(dict(images))['img'][0].shape == (32, 48, 3)
     (tmp_path / 'A.jpg').write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(ValueError, match=r"CAM_A, frame t0: '.*A\.jpg' \(\d+ bytes\) is not a complete image; copy it again"):
         LoadMultiViewImages()(images)
