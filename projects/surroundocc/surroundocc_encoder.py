@@ -27,6 +27,17 @@ def of_level(option: Any, level: int) -> Any:
     return option[level] if isinstance(option, (list, tuple)) else option
 
 
+def _check_levels(template: Mapping[str, Any], num_levels: int, name: str) -> None:
+    """Raises ValueError if a list in ``template`` has not one element per level."""
+    for key, value in template.items():
+        if isinstance(value, Mapping):
+            _check_levels(value, num_levels, f'{name}.{key}')
+        elif isinstance(value, (list, tuple)) and len(value) != num_levels:
+            raise ValueError(
+                f'{name}.{key} must be one number or a list of {num_levels} (one for each of view_encoder.scales), got {value}'
+            )
+
+
 class VolumeEncoder(BaseModule):
     """Stack of layers with its cell centres (``transformer.<level>.encoder``).
 
@@ -247,14 +258,3 @@ class SurroundOccViewEncoder(BaseModule):
             query = self.transformer[level](query, feats, ref2img, img_wh, input_wh)
             volumes.append(to_volume(query, self.cells[level]))
         return volumes
-
-
-def _check_levels(template: Mapping[str, Any], num_levels: int, name: str) -> None:
-    """Raises ValueError if a list in ``template`` has not one element per level."""
-    for key, value in template.items():
-        if isinstance(value, Mapping):
-            _check_levels(value, num_levels, f'{name}.{key}')
-        elif isinstance(value, (list, tuple)) and len(value) != num_levels:
-            raise ValueError(
-                f'{name}.{key} must be one number or a list of {num_levels} (one for each of view_encoder.scales), got {value}'
-            )

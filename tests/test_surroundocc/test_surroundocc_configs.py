@@ -130,6 +130,24 @@ def test_small_model_learns_from_a_batch_of_two(repo_root, name):
     assert predictions[1].pred_occ.shape == grid.shape and predictions[1].pred_occ.dtype == torch.uint8
 
 
+def test_mixed_precision_with_the_losses_of_the_authors(repo_root):
+    cfg = Config.fromfile(repo_root / TINY.format('surroundocc'))
+    cfg.model.occ_head.loss_occ.update(
+        class_weights=None, ce_weight=1, lovasz_weight=0, sem_scal_weight=1, geo_scal_weight=1, label_reduction='sparse_last'
+    )
+    cfg.model.view_encoder.with_cp = cfg.model.occ_head.with_cp = True
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    data = model.data_preprocessor(samples(VoxelGrid.build(cfg.grid)), training=True)
+    full = sum(model.eval()(data['inputs'], data['data_samples'], mode='loss').values())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model(data['inputs'], data['data_samples'], mode='loss')
+    assert all(value.dtype == torch.float32 for value in losses.values())
+    assert sum(losses.values()).item() == pytest.approx(full.item(), rel=0.02)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
 def test_rendering_changes_the_training_but_no_prediction(repo_root):
     base, grid = small_model(repo_root, 'surroundocc')
     rendered, _ = small_model(repo_root, 'surroundocc_gaussrender')

@@ -64,6 +64,15 @@ model = dict(
         strides=(1, 2, 1, 2, 1, 2, 1),
         out_indices=(0, 2, 4, 6),  # blocks with a classifier
         with_cp=False,  # True: less memory, more time
-        loss_occ=dict(type='OccupancyLoss', ce_weight=10.0, lovasz_weight=1.0, decay=0.5, label_reduction='strided'),
+        loss_occ=dict(
+            type='OccupancyLoss',
+            ce_weight=10.0,
+            lovasz_weight=1.0,
+            sem_scal_weight=0.0,
+            geo_scal_weight=0.0,
+            decay=0.5,  # factor from each output to the next coarser one
+            label_reduction='strided',  # labels of the coarse outputs: or 'sparse_last', 'sparse_last_known', 'majority'
+            mask='none',  # or 'camera', 'lidar', 'both': voxels that count
+        ),
     ),
 )
