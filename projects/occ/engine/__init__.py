@@ -15,6 +15,7 @@ from .hooks import (
     PlainCheckpointHook,
     PredictionWriterHook,
     RandomStateHook,
+    RasterizerCheckHook,
 )
 from .loops import ResumableTrainLoop
 from .optim_wrapper import CPUAmpOptimWrapper, enable_amp
@@ -34,6 +35,7 @@ __all__ = [
     'PlainCheckpointHook',
     'PredictionWriterHook',
     'RandomStateHook',
+    'RasterizerCheckHook',
     'ResumableTrainLoop',
     'WorkDirError',
     'apply_cfg_options',
