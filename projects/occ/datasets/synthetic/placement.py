@@ -6,6 +6,7 @@ import numpy as np
 
 from .objects import OBJECT_VOXEL, build_model
 from .scene import Scene
+from .street import Canvas
 
 FEATURED = ('bus', 'bicycle', 'pedestrian', 'truck', 'traffic_cone', 'motorcycle', 'construction_vehicle', 'barrier', 'trailer')
 _LARGE = ('bus', 'truck', 'trailer', 'construction_vehicle')
@@ -47,10 +48,12 @@ class Actor:
 
 
 class Placer:
-    """Adds actors that keep clear of each other and of the ego vehicle for the whole scene."""
+    """Adds actors that keep clear of each other, of the ego vehicle and of what stands there for the whole scene."""
 
-    def __init__(self, scene: Scene, rng: np.random.Generator):
+    def __init__(self, scene: Scene, canvas: Canvas, rng: np.random.Generator):
         self.scene = scene
+        self.canvas = canvas
+        self.blocked = canvas.obstacles()
         self.rng = rng
         self.actors: list[Actor] = []
         self.times = np.linspace(-0.1, scene.duration + 0.1, 5)
@@ -91,6 +94,8 @@ class Placer:
             to_ego = np.hypot(ego[:, None, 0] - own[None, :, 0], ego[:, None, 1] - own[None, :, 1])
             if (to_ego < ego[:, None, 2] + own[None, :, 2] + keep_off).any():
                 return None
+            if self.blocked[self.canvas.cells(*_footprint(x, y, yaw, length, width))].any():
+                return None
             new.append(own)
         self.discs = [np.concatenate(pair) for pair in zip(self.discs, new)]
         self.actors.append(actor)
@@ -105,13 +110,20 @@ class Placer:
         return None
 
 
-def place_actors(scene: Scene, view_distance: float, rng: np.random.Generator) -> list[Actor]:
-    """Draws all objects of a scene.
+def _footprint(x: float, y: float, yaw: float, length: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points (x, y) at most 0.3 m apart that cover a box seen from above."""
+    u = np.linspace(-length / 2, length / 2, int(np.ceil(length / 0.3)) + 1)[:, None]
+    v = np.linspace(-width / 2, width / 2, int(np.ceil(width / 0.3)) + 1)[None, :]
+    return x + np.cos(yaw) * u - np.sin(yaw) * v, y + np.sin(yaw) * u + np.cos(yaw) * v
+
+
+def place_actors(scene: Scene, canvas: Canvas, view_distance: float, rng: np.random.Generator) -> list[Actor]:
+    """Draws all objects of a scene whose street is already built in ``canvas``.
 
     Rare classes come first and near the drive. Each scene features about two thirds of them, chosen so that two consecutive
     scenes together feature all.
     """
-    placer = Placer(scene, rng)
+    placer = Placer(scene, canvas, rng)
     start, stop = scene.span(0.8 * scene.reach)
     half = len(FEATURED) // 2
     featured = list(FEATURED[:half] if scene.index % 2 == 0 else FEATURED[half:])

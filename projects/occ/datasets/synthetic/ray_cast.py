@@ -1,6 +1,7 @@
 """Ray casting through the world's voxels and through oriented voxel models (digital differential analysers in numba).
 
 All kernels are single threaded and release the GIL, so that frames run in parallel threads with bitwise equal results.
+Numba caches compiled code per file: after a change here, touch ``shading.py`` too, which calls these functions.
 """
 
 from typing import NamedTuple

@@ -46,9 +46,22 @@ class Canvas:
 
     def ground(self, x: float, y: float) -> float:
         """Height of the ground at a point, metres."""
-        ix = int(np.clip((x - self.lower[0]) / self.voxel, 0, self.height.shape[0] - 1))
-        iy = int(np.clip((y - self.lower[1]) / self.voxel, 0, self.height.shape[1] - 1))
-        return float(self.height[ix, iy]) * self.voxel
+        return float(self.height[self.cells(np.asarray(x), np.asarray(y))]) * self.voxel
+
+    def obstacles(self, clearance: float = 2.2) -> np.ndarray:
+        """Cells with something on the ground or up to ``clearance`` metres above it, (nx, ny) bool."""
+        blocked = np.zeros(self.height.shape, dtype=bool)
+        top = self.height + GROUND_LAYERS
+        for step in range(int(np.ceil(clearance / self.voxel))):
+            layer = np.minimum(top + step, self.voxels.shape[2] - 1).astype(np.int64)
+            blocked |= np.take_along_axis(self.voxels, layer[..., None], axis=2)[..., 0] > 0
+        return blocked
+
+    def cells(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the cells that hold points; points outside get the nearest cell."""
+        ix = np.clip(((x - self.lower[0]) / self.voxel).astype(np.int64), 0, self.height.shape[0] - 1)
+        iy = np.clip(((y - self.lower[1]) / self.voxel).astype(np.int64), 0, self.height.shape[1] - 1)
+        return ix, iy
 
     def box(self, x: float, y: float, yaw: float, length: float, width: float, z0: float, z1: float, material: int) -> None:
         """Fills an upright box; no thinner than one voxel."""

@@ -97,7 +97,7 @@ class World:
         points, materials = surface_points(self.voxels)
         self.surface = (points * self.voxel + self.lower).astype(np.float32)
         self.surface_class = MATERIAL_CLASS[materials]
-        self.actors: list[Actor] = place_actors(self.scene, config.view_distance, scene_rng(config, index, 4))
+        self.actors: list[Actor] = place_actors(self.scene, canvas, config.view_distance, scene_rng(config, index, 4))
         self._canvas_ground = canvas.ground
         self.paints = np.array([actor.paints for actor in self.actors]).reshape(-1, 2, 3)
         self.actor_class = np.array([CLASS_ID[actor.name] for actor in self.actors], dtype=np.uint8)

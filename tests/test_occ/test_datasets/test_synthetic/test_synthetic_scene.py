@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from projects.occ.datasets.synthetic import build_config
+from projects.occ.datasets.synthetic import World, build_config
 from projects.occ.datasets.synthetic.config import CLASS_ID, FREE
 from projects.occ.datasets.synthetic.objects import MODELS, OBJECT_VOXEL, build_model
-from projects.occ.datasets.synthetic.placement import place_actors
-from projects.occ.datasets.synthetic.scene import THEMES, Axis, draw_scene, scene_rng
+from projects.occ.datasets.synthetic.scene import THEMES, Axis, draw_scene
 
 # length, width, height in metres: (low, high)
 SIZES = {
@@ -87,8 +86,8 @@ def test_models_have_the_size_of_their_class_and_fill_their_box(name):
 def test_objects_keep_clear_of_each_other_and_of_the_ego_vehicle():
     config = build_config(('occ3d',))
     for index in range(6):
-        scene = draw_scene(config, index)
-        actors = place_actors(scene, config.view_distance, scene_rng(config, index, 4))
+        world = World(config, index)
+        scene, actors = world.scene, world.actors
         assert len(actors) > 8
         for time in (0.0, scene.duration):
             ego = scene.drive.pose(scene.axis, time)
@@ -105,6 +104,20 @@ def test_objects_keep_clear_of_each_other_and_of_the_ego_vehicle():
                 assert not ((local[..., 0] > -1) & (local[..., 0] < 4) & (np.abs(local[..., 1]) < 0.9)).any()
                 for cell in {(round(a / 0.25), round(b / 0.25)) for a, b in zip(px.ravel(), py.ravel())}:
                     assert cells.setdefault(cell, k) == k
+
+
+def test_objects_stand_on_the_ground_and_not_in_walls_or_trunks():
+    config = build_config(('occ3d',))
+    for index in range(4):
+        world = World(config, index)
+        objects = world.objects_at(0.0)
+        for k, actor in enumerate(world.actors):
+            layer = int((0.9 - world.lower[2]) / world.voxel)
+            x, y, bottom = objects.centre[k, 0], objects.centre[k, 1], objects.centre[k, 2] - objects.half[k, 2]
+            ix, iy = int((x - world.lower[0]) / world.voxel), int((y - world.lower[1]) / world.voxel)
+            ground = int(round((bottom - world.lower[2]) / world.voxel))
+            assert world.voxels[ix, iy, ground - 1] > 0 and world.voxels[ix, iy, ground] == 0, actor.name
+            assert world.voxels[ix, iy, max(layer, ground)] == 0, actor.name
 
 
 def test_all_classes_occur_in_the_labels(street_labels):
