@@ -53,20 +53,22 @@ def voxel_confusion(
         if seen.shape != true.shape:
             raise ValueError(f'mask must have the shape of gt {true.shape}, got {seen.shape}')
         counted &= seen != 0
+    if counted.all():
+        true, guess = true.reshape(-1), guess.reshape(-1)
+    else:
+        true, guess = true[counted], guess[counted]
     for name, ids in (('gt', true), ('pred', guess)):
-        bad = counted & ((ids < 0) | (ids >= num_classes)) if ids.dtype.kind == 'i' else counted & (ids >= num_classes)
-        if bad.any():
+        if ids.size and not (0 <= ids.min() and ids.max() < num_classes):
+            bad = ids.max() if ids.max() >= num_classes else ids.min()
             raise ValueError(
-                f'{name} holds class id {int(ids[bad][0])}, expected 0..{num_classes - 1} (num_classes={num_classes}'
+                f'{name} holds class id {int(bad)}, expected 0..{num_classes - 1} (num_classes={num_classes}'
                 + (f', ignore_index={ignore_index}' if name == 'gt' else '')
                 + '); check num_classes and the label files'
             )
-    # one code per cell; the cells that are left out go into an extra bin
     code = true.astype(np.int64)
     code *= num_classes
-    code += guess
-    np.copyto(code, num_classes**2, where=~counted)
-    hist = np.bincount(code.ravel(), minlength=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes).astype(np.int64)
+    code += guess.astype(np.int64, copy=False)
+    hist = np.bincount(code, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64, copy=False)
     return torch.from_numpy(hist) if isinstance(pred, Tensor) else hist
 
 
