@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from projects.occ.structures import VoxelGrid
 
 # Part of the hash that identifies a data set: raise it whenever the same configuration gives other files.
@@ -181,6 +183,12 @@ class SyntheticConfig:
     def voxel_size(self) -> float:
         """Smallest label voxel edge, metres."""
         return min(min(grid.voxel_size) for grid in self.grids.values())
+
+    @property
+    def reach(self) -> float:
+        """Horizontal distance of the farthest corner of a label grid from its origin, metres."""
+        corners = [np.maximum(np.abs(grid.lower[:2]), np.abs(grid.upper[:2])) for grid in self.grids.values()]
+        return float(max(np.hypot(*corner) for corner in corners))
 
     @property
     def world_voxel(self) -> float:

@@ -107,8 +107,7 @@ class FrameMaker:
     def _view_rays(self, view: View, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Origin, directions and lengths of rays through pixel centres, dense enough to meet every voxel of the grids."""
         width, height = self.config.image_size
-        reach = max(float(np.hypot(*grid.extent[:2])) / 2 for grid in self.config.grids.values())
-        step = max(1, int(0.3 * self.config.voxel_size * camera.cam2img[0, 0] / reach))
+        step = max(1, int(0.3 * self.config.voxel_size * camera.cam2img[0, 0] / self.config.reach))
         directions = view.directions.reshape(height, width, 3)[::step, ::step].reshape(-1, 3)
         t = view.t.reshape(height, width)[::step, ::step].reshape(-1)
         return view.origin, directions, ray_lengths(self.world, t)

@@ -257,8 +257,7 @@ def survey_directions(world: World, lidar_height: float) -> np.ndarray:
     Below the horizon the rays meet flat ground at even distances, so that no voxel is missed; above they are evenly spaced.
     """
     step = 0.5 * world.config.voxel_size
-    reach = max(float(np.hypot(*grid.extent[:2])) / 2 for grid in world.config.grids.values())
-    reach = min(reach, world.config.view_distance)
+    reach = min(world.config.reach, world.config.view_distance)
     lowest = -LIDAR_ELEVATIONS[0]
     ground = np.arange(lidar_height / np.tan(lowest), reach, step)
     rise = np.arange(-np.arctan2(lidar_height, reach), LIDAR_ELEVATIONS[-1], step / (0.6 * reach))
