@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmengine.logging import MMLogger
 from .checkpoint import TRUST_FLAG, loading_policy
 from .config_options import ALLOW_FLAG, apply_cfg_options
 from .distributed import leave_process_group
+from .error_report import user_message
 from .errors import OccError
 from .file_io import check_writable
 
@@ -73,14 +75,17 @@ def run_tool(tool: Callable[[Namespace], None], args: Namespace) -> int:
         args: Parsed arguments.
 
     Returns:
-        Exit code: 0, or 1 after an ``OccError``. Other exceptions pass.
+        Exit code: 0, or 1 after an error that explains itself, whose stack trace goes to the log file only. Others pass.
     """
     try:
         with loading_policy(args.trust_checkpoint):
             tool(args)
-    except OccError as error:
-        print(f'error: {error}', file=sys.stderr)
-        _log_to_files(str(error))
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        print(f'error: {message}', file=sys.stderr)
+        _log_to_files(traceback.format_exc())
         return 1
     leave_process_group()
     return 0

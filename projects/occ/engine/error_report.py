@@ -1,0 +1,50 @@
+"""Tells errors that explain themselves to a user from those that only a stack trace explains."""
+
+import linecache
+import re
+import traceback
+from pathlib import Path
+
+from .errors import OccError
+
+_ROOT = Path(__file__).resolve().parents[3]
+_WORKER = re.compile(r'Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback')
+_FRAME = re.compile(r'^  File "(.+?)", line \d+.*\n    (.*)$', re.MULTILINE)
+
+
+def user_message(error: BaseException) -> str | None:
+    """The message of an error that this code base raised on purpose, wherever it was on the way.
+
+    Such errors name what was expected, what came and what to do; their stack trace adds nothing. They are known by the
+    ``raise`` statement that they come from. Errors of libraries, and of operations that fail by themselves, need the trace.
+
+    Args:
+        error: A caught exception, also one that a data loader brings from a worker process.
+
+    Returns:
+        The message, or None if the stack trace is needed.
+    """
+    if isinstance(error, OccError):
+        return str(error)
+    from_worker = _WORKER.match(str(error))
+    if from_worker:
+        return _message_from_worker(str(error), from_worker[1])
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not _raised_here(frames[-1].filename, linecache.getline(frames[-1].filename, frames[-1].lineno or 0)):
+        return None
+    # str() of a KeyError adds quotes
+    return str(error.args[0]) if len(error.args) == 1 else str(error)
+
+
+def _message_from_worker(text: str, kind: str) -> str | None:
+    frames = list(_FRAME.finditer(text))
+    if not frames or not _raised_here(frames[-1][1], frames[-1][2]):
+        return None
+    message = re.search(rf'^(?:\w+\.)*{kind}: (.*)', text[frames[-1].end() :], re.MULTILINE | re.DOTALL)
+    return message[1].strip() if message else None
+
+
+def _raised_here(filename: str, line: str) -> bool:
+    path = Path(filename)
+    ours = any(path.is_relative_to(_ROOT / folder) for folder in ('projects', 'tools', 'extensions'))
+    return (ours or 'gaussian_rasterization' in path.parts) and line.strip().startswith('raise ')
