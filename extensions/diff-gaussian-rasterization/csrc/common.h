@@ -19,6 +19,7 @@ namespace gaussian_rasterization {
 constexpr float CLAMP_MARGIN = 0.3f;
 constexpr float RADIUS_SIGMAS = 3.0f;
 constexpr float RADIUS_FLOOR = 0.1f;
+constexpr float Z_LIMIT = 1e15f;
 constexpr int COMPAT_TILE = 12;
 constexpr int MASK_TILE = 16;
 
@@ -143,7 +144,7 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   for (int i = 0; i < 4; ++i) probe += g.quat[i] * 0.0f;
   if (!(probe == 0.0f)) return false;
   const float z = camera_row(c, 2, g.mean);
-  if (!(z > o.near)) return false;
+  if (!(z > o.near && z < Z_LIMIT)) return false;
   const float p[3] = {camera_row(c, 0, g.mean), camera_row(c, 1, g.mean), z};
   Footprint f;
   footprint(c, g, o.scale_modifier, p, f);
@@ -251,6 +252,16 @@ RASTER_FN void project_backward(
     out.view[8 + j] = dp[2] * g.mean[j] - sx * f.a * row_x[j] - sy * f.b * row_y[j];
     out.view[4 * j + 3] = dp[j];
   }
+}
+
+// A shape near the limits of float32 can be drawn although its derivatives overflow; these count as zero. What comes from a
+// non-finite gradient of the image shows in h and passes.
+RASTER_FN bool overflowed(const Moments& m, const ShapeGrad& g) {
+  float probe = 0;
+  for (int i = 0; i < 3; ++i) probe += g.mean[i] * 0.0f + g.scale[i] * 0.0f;
+  for (int i = 0; i < 4; ++i) probe += g.quat[i] * 0.0f;
+  for (int i = 0; i < 12; ++i) probe += g.view[i] * 0.0f;
+  return !(probe == 0.0f) && m.h * 0.0f == 0.0f;
 }
 
 }  // namespace gaussian_rasterization

@@ -162,8 +162,9 @@ struct TileLists {
     for (int64_t i = 0; i < count; ++i) {
       int x0, x1;
       span(splats[list[i]], y, first_tile, first_tile + tiles - 1, x0, x1);
+      if (x0 > x1) x0 = first_tile, x1 = first_tile - 1;  // not in this block; the bounds may be far outside
       spans[i] = {(int8_t)(x0 - first_tile), (int8_t)(x1 - first_tile)};
-      for (int x = x0 - first_tile; x <= x1 - first_tile; ++x) ++counts[x + 1];
+      for (int x = spans[i].first; x <= spans[i].second; ++x) ++counts[x + 1];
     }
     for (int t = 0; t < BLOCK; ++t) counts[t + 1] += counts[t];
     std::memcpy(first, counts, sizeof(first));

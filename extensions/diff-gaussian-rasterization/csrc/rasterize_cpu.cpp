@@ -301,6 +301,7 @@ void collect(const Scene& scene, const Camera& camera, const Call& call, const s
         const Moments moments = {t[0], t[2], t[3], t[4], t[5], t[6], t[1]};
         ShapeGrad g;
         project_backward(camera, call.options, scene.shape(s.id), s, moments, g);
+        if (overflowed(moments, g)) continue;
         for (int j = 0; j < 3; ++j) to_means[3ll * s.id + j] += g.mean[j], to_scales[3ll * s.id + j] += g.scale[j];
         for (int j = 0; j < 4; ++j) to_quats[4ll * s.id + j] += g.quat[j];
         for (int j = 0; j < 12; ++j) view_sums[chunk * 12 + j] += g.view[j];

@@ -24,6 +24,9 @@ RADIUS_SIGMAS = 3.0
 RADIUS_FLOOR = 0.1
 """Lower bound of the discriminant under the root of the larger eigenvalue (square pixels squared)."""
 
+Z_LIMIT = 1e15
+"""Deeper Gaussians (metres) are discarded like non-finite ones: sums with their depth overflow float32."""
+
 COMPAT_TILE = 12
 """Tile side, pixels, of ``tile_compat='rect12'``."""
 

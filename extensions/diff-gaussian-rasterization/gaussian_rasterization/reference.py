@@ -98,7 +98,7 @@ def _visible(means, quats, scales, opacities, features, viewmat, K, width, heigh
         finite = opacities.isfinite()
         for tensor in (means, quats, scales):
             finite = finite & tensor.isfinite().all(-1)
-        ids = (finite & (z > settings.near) & z.isfinite()).nonzero().squeeze(1)
+        ids = (finite & (z > settings.near) & (z < constants.Z_LIMIT)).nonzero().squeeze(1)
         ellipses = project(means[ids], quats[ids], scales[ids], viewmat, K, width, height, settings)
         good = torch.stack(ellipses).isfinite().all(0)
         radius = ellipses.radius()

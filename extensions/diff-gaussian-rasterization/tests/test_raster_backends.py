@@ -75,6 +75,24 @@ def test_random_scenes_agree_with_the_reference(compiled, make_scene, to_device,
             assert error < 1e-4, (seed, name, float(error))
 
 
+def test_long_diagonal_gaussians_in_a_wide_image(compiled, make_scene, to_device):
+    """Ellipses that cross many tiles and blocks of tiles, most of whose bounding box they do not touch."""
+    scene = make_scene(4, count=300, width=700, height=120)
+    scene['Ks'][:, 0, 0], scene['Ks'][:, 1, 1] = 300.0, 300.0
+    scene['Ks'][:, 0, 2], scene['Ks'][:, 1, 2] = 350.0, 60.0
+    scene['scales'] = scene['scales'] * torch.tensor([1.5, 0.05, 0.05])
+    weights = [torch.randn(1, 120, 700, 3), torch.randn(1, 120, 700), torch.randn(1, 120, 700)]
+    exact = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
+    stable = _stable_pixels(exact, RasterSettings()).float()
+    weights = [weights[0] * stable[..., None], weights[1] * stable, weights[2] * stable]
+    want, want_grads = _render(exact, RasterSettings(), 'reference', weights)
+    got, got_grads = _render(to_device(scene, compiled), RasterSettings(), compiled, weights)
+    assert (got.features.detach().cpu() - want.features.detach()).abs()[stable.bool()].max() < 1e-4
+    for name in LEAVES:
+        error = (got_grads[name].cpu() - want_grads[name]).abs().max() / want_grads[name].abs().max()
+        assert error < 1e-3, (name, float(error))
+
+
 def test_bitwise_equal_for_any_number_of_threads(make_scene):
     _need_cpu()
     scene = make_scene(1, count=2000, channels=5, views=2, width=300, height=70)

@@ -113,5 +113,14 @@ def test_projection_matrix_agrees_with_the_rasteriser():
 def test_constants_of_both_languages_agree():
     text = HEADER.read_text()
     found = {name: float(value) for name, value in re.findall(r'constexpr \w+ ([A-Z_0-9]+) = ([0-9.e+-]+)f?;', text)}
-    for name in ('CLAMP_MARGIN', 'RADIUS_SIGMAS', 'RADIUS_FLOOR', 'COMPAT_TILE', 'MASK_TILE', 'EXTENT_FACTOR', 'EXTENT_MARGIN'):
+    for name in (
+        'CLAMP_MARGIN',
+        'RADIUS_SIGMAS',
+        'RADIUS_FLOOR',
+        'Z_LIMIT',
+        'COMPAT_TILE',
+        'MASK_TILE',
+        'EXTENT_FACTOR',
+        'EXTENT_MARGIN',
+    ):
         assert found[name] == getattr(constants, name), name
