@@ -1,12 +1,15 @@
 """Trains a model: ``python tools/train.py CONFIG``; see ``--help``."""
 
 import argparse
+import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.logging import print_log  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
@@ -15,7 +18,7 @@ from mmengine.runner import Runner  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file, find_latest_checkpoint  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch, set_sync_bn  # noqa: E402
-from projects.occ.engine.errors import CheckpointError, ConfigOptionError  # noqa: E402
+from projects.occ.engine.errors import CheckpointError, ConfigOptionError, OccError  # noqa: E402
 from projects.occ.engine.optim_wrapper import enable_amp  # noqa: E402
 
 
@@ -84,6 +87,36 @@ def set_resume(cfg: Config, resume: str | None) -> None:
             ) from error
 
 
+def check_rasteriser(cfg: Config) -> None:
+    """Looks for the rasteriser if the config renders: the aggregator itself imports it in its first step only.
+
+    Raises:
+        OccError: If it is not installed.
+    """
+    aggregator = cfg.model.get('aggregator')
+    if not aggregator:
+        return
+    if importlib.util.find_spec('gaussian_rasterization') is None:
+        raise OccError(
+            'model.aggregator renders, but the rasteriser is not installed; install it with pip install --no-deps '
+            '--no-build-isolation -e extensions/diff-gaussian-rasterization, or train the baseline with '
+            '--cfg-options model.aggregator=None'
+        )
+    from gaussian_rasterization import build_config
+
+    built = build_config()
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    chosen = aggregator.get('renderer', {}).get('backend') if isinstance(aggregator, dict) else None
+    if chosen is None and built['default'][device] == 'reference':
+        switch = 'FORCE_CUDA=1 ' if device == 'cuda' else ''
+        print_log(
+            f'The rasteriser has no compiled backend for {device} ({built["reason"] or "the library was built without it"}); '
+            f'rendering will be very slow. Build it with {switch}{built["build_command"]}',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
 def train(args: argparse.Namespace) -> None:
     """Trains as the arguments say."""
     if args.resume not in (None, 'auto'):
@@ -95,6 +128,7 @@ def train(args: argparse.Namespace) -> None:
         set_auto_scale_lr(cfg)
     set_sync_bn(cfg, args.sync_bn)
     set_resume(cfg, args.resume)
+    check_rasteriser(cfg)
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()

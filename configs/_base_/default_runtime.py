@@ -25,8 +25,6 @@ default_hooks = dict(
     visualization=dict(type='OccVisualizationHook', draw=False, interval=50),
     # an interrupted and resumed training gives the losses of an uninterrupted one
     random_state=dict(type='RandomStateHook'),
-    # a missing rasteriser is told before the first iteration
-    rasterizer_check=dict(type='RasterizerCheckHook'),
     # the first NaN ends the run before it reaches a checkpoint
     loss_guard=dict(type='LossGuardHook'),
     # checkpoints are plain data, loadable with weights_only=True

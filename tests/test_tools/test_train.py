@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -112,6 +113,41 @@ def test_an_unwritable_work_directory_is_reported_first(tmp_path, capfd, option)
     assert code == 1
     assert last_error(capfd).startswith(f"error: cannot write to '{wrong}'")
     assert not (tmp_path / 'losses_toy.0').exists()
+
+
+def test_missing_rasteriser_is_told_before_anything_is_built(tmp_path, capfd, monkeypatch):
+    find_spec = importlib.util.find_spec
+    absent = lambda name, *rest: None if name == 'gaussian_rasterization' else find_spec(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, 'find_spec', absent)
+    config = write_config(tmp_path, extra="model['aggregator'] = True\n")
+    assert train(config) == 1
+    message = last_error(capfd)
+    assert 'the rasteriser is not installed; install it with pip install' in message
+    assert message.endswith('--cfg-options model.aggregator=None')
+    assert train(config, '--cfg-options', 'model.aggregator=None', 'train_cfg.max_epochs=1') == 0
+
+
+def test_slow_reference_of_the_rasteriser_is_a_warning_unless_chosen(monkeypatch):
+    import gaussian_rasterization
+
+    tool = load_tool('train')
+    said = []
+    built = dict(default=dict(cpu='reference', cuda='reference'), reason='it was not built', build_command='pip X')
+    monkeypatch.setattr(gaussian_rasterization, 'build_config', lambda: built)
+    monkeypatch.setattr(tool, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = tool.Config(dict(model=dict(aggregator=dict(type='X', renderer=dict(backend=None)))))
+    tool.check_rasteriser(cfg)
+    assert said == [
+        'The rasteriser has no compiled backend for cuda (it was not built); rendering will be very slow. '
+        'Build it with FORCE_CUDA=1 pip X'
+    ]
+    cfg.model.aggregator.renderer.backend = 'reference'
+    tool.check_rasteriser(cfg)
+    cfg.model.aggregator.renderer.backend = None
+    built['default']['cuda'] = 'cuda'
+    tool.check_rasteriser(cfg)
+    assert len(said) == 1
 
 
 @pytest.fixture

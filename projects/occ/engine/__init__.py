@@ -15,7 +15,6 @@ from .hooks import (
     PlainCheckpointHook,
     PredictionWriterHook,
     RandomStateHook,
-    RasterizerCheckHook,
 )
 from .loops import ResumableTrainLoop
 from .optim_wrapper import CPUAmpOptimWrapper, enable_amp
@@ -35,7 +34,6 @@ __all__ = [
     'PlainCheckpointHook',
     'PredictionWriterHook',
     'RandomStateHook',
-    'RasterizerCheckHook',
     'ResumableTrainLoop',
     'WorkDirError',
     'apply_cfg_options',

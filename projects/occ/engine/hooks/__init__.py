@@ -4,7 +4,6 @@ from .checkpoint_hooks import AtomicCheckpointHook, CheckpointKeyHook, PlainChec
 from .loss_guard_hook import LossGuardHook
 from .prediction_writer_hook import PredictionWriterHook
 from .random_state_hook import RandomStateHook
-from .rasterizer_check_hook import RasterizerCheckHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -13,5 +12,4 @@ __all__ = [
     'PlainCheckpointHook',
     'PredictionWriterHook',
     'RandomStateHook',
-    'RasterizerCheckHook',
 ]
