@@ -82,8 +82,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
 }
 _BENCHMARK_VOXEL = {'occ3d': 0.4, 'surroundocc': 0.5}
-# uint8 voxels of one scene's world; two workers then stay below about 2 GiB
+# uint8 voxels of one scene's world; two workers then stay below about 3 GiB
 _MAX_WORLD_VOXELS = 600_000_000
+_MAX_SPEED = 12.0  # m/s, of the ego vehicle, for the estimate of the memory
 
 
 @dataclass(frozen=True)
@@ -172,11 +173,12 @@ class SyntheticConfig:
                 f'the view distance of {self.view_distance} m does not cover the label range of {reach} m; '
                 'choose a larger view_distance or a smaller --range'
             )
-        side = 2 * (self.view_distance + 5) / self.world_voxel
-        if side * side * (17 / self.world_voxel) > _MAX_WORLD_VOXELS:
+        side = 2 * (self.view_distance + 5)
+        drive = 0.5 * (self.frames - 1) * _MAX_SPEED
+        if side * (side + drive) * 17 / self.world_voxel**3 > _MAX_WORLD_VOXELS:
             raise ValueError(
-                f'voxels of {self.voxel_size} m over a view distance of {self.view_distance} m need too much memory; '
-                'choose a larger --voxel-size or a smaller --range'
+                f'voxels of {self.voxel_size} m over a view distance of {self.view_distance} m and {self.frames} frames '
+                'need too much memory; choose a larger --voxel-size, a smaller --range or fewer --frames'
             )
 
     @property

@@ -202,7 +202,6 @@ def draw_scene(config: SyntheticConfig, index: int) -> Scene:
     rng = scene_rng(config, index, 0)
     theme = THEMES[rng.integers(len(THEMES))]
     curvature = float(rng.choice([-1, 1]) / rng.uniform(70, 220)) if rng.random() < 0.5 else 0.0
-    axis = Axis(curvature)
     lane_width = float(rng.uniform(2.9, 3.6))
     per_side = 2 if theme in ('avenue', 'downtown') and rng.random() < 0.6 else 1
     median = float(rng.uniform(0.6, 1.6)) if per_side == 2 and rng.random() < 0.6 else 0.0
@@ -237,8 +236,11 @@ def draw_scene(config: SyntheticConfig, index: int) -> Scene:
             float(rng.uniform(0, 2 * np.pi)),
         ),
     )
-    crossing = None
     travelled = speed * duration + 0.5 * acceleration * duration**2
+    # street coordinates are unique for less than half a turn to either side
+    limit = 2.2 / (travelled + config.view_distance + 20)
+    axis = Axis(float(np.clip(curvature, -limit, limit)))
+    crossing = None
     if rng.random() < 0.5:
         crossing = Crossing(
             s=float(rng.uniform(-14.0, travelled + 24.0)),

@@ -56,7 +56,8 @@ def test_hash_depends_on_content_only():
         (dict(image_size=(8, 8)), '--image-size must be WIDTHxHEIGHT with at least 16 pixels'),
         (dict(seed=-1), '--seed must be >= 0, got -1'),
         (dict(view_distance=5.0), 'view distance of 5.0 m does not cover the label range of 16.0 m'),
-        (dict(voxel_size=0.05), 'need too much memory'),
+        (dict(voxel_size=0.05), 'need too much memory; choose a larger --voxel-size'),
+        (dict(frames=4000), '4000 frames need too much memory; .* fewer --frames'),
     ],
 )
 def test_bad_settings_give_one_sentence(arguments, message):

@@ -5,6 +5,7 @@ import pytest
 
 from projects.occ.datasets.synthetic import World, build_config
 from projects.occ.datasets.synthetic.config import CLASS_ID, FREE
+from projects.occ.datasets.synthetic.materials import MATERIAL_CLASS
 from projects.occ.datasets.synthetic.objects import MODELS, OBJECT_VOXEL, build_model
 from projects.occ.datasets.synthetic.scene import THEMES, Axis, draw_scene
 
@@ -57,6 +58,30 @@ def test_drive_follows_the_road_with_small_tilts():
             road = scene.axis.to_world(s, d)[2]
             headings.append(np.arctan2(pose[1, 0], pose[0, 0]) - road)
     assert 0.005 < np.std(headings) < 0.2
+
+
+@pytest.mark.parametrize('frames', [4, 60])
+def test_the_street_never_meets_itself(frames):
+    config = build_config(('occ3d',), frames=frames)
+    for index in range(20):
+        scene = draw_scene(config, index)
+        s = np.linspace(*scene.span(config.view_distance), 50)
+        x, y, _ = scene.axis.to_world(s, np.full(50, 3.0))
+        np.testing.assert_allclose(scene.axis.to_street(x, y)[0], s, atol=1e-6)
+
+
+def test_the_ego_vehicle_drives_on_the_road():
+    config = build_config(('occ3d',), frames=3)
+    for index in range(4):
+        world = World(config, index)
+        for frame in range(3):
+            pose = world.ego_pose(world.key_time(frame))
+            # the four corners of the car, in the uppermost layer of the road and in the one above
+            for x, y in ((3.8, 0.8), (3.8, -0.8), (-0.8, 0.8), (-0.8, -0.8)):
+                corner = pose[:3, :3] @ [x, y, 0] + pose[:3, 3]
+                ix, iy, iz = np.floor((np.array([*corner[:2], -0.1]) - world.lower) / world.voxel).astype(int)
+                assert MATERIAL_CLASS[world.voxels[ix, iy, iz]] == CLASS_ID['driveable_surface']
+                assert not world.voxels[ix, iy, iz + 1 : iz + 9].any()
 
 
 def test_scenes_differ_and_repeat():
