@@ -24,9 +24,9 @@ model = dict(
         num_levels=3,
         num_layers=2,
         num_anchors=(4, 8, 8),
-        self_attn=dict(num_heads=4),
-        cross_attn=dict(num_heads=4, num_points=(8, 16, 16)),
-        ffn=dict(feedforward_channels=128),
+        self_attn=dict(num_heads=4, dropout=0.0),
+        cross_attn=dict(num_heads=4, num_points=(8, 16, 16), dropout=0.0),
+        ffn=dict(feedforward_channels=128, ffn_drop=0.0),
     ),
     occ_head=dict(
         in_dims=64, hidden_dims=128, out_dims=64, with_cp=False, loss_occ=dict(class_weights=_base_.class_weights)
@@ -35,15 +35,15 @@ model = dict(
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-2),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-2, by_epoch=True, begin=0, end=10, T_max=10, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-2, by_epoch=True, begin=0, end=12, T_max=12, convert_to_iter_based=True),
 ]
 train_dataloader = dict(batch_size=2)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=10)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=12)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(logger=dict(interval=10))
