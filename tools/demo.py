@@ -60,7 +60,8 @@ def static_prior_metrics(config: Path) -> dict:
     prior = most_frequent_class((train[i]['gt_occ'] for i in range(len(train))), grid.num_classes, grid.ignore_index)
     items = (test[i] for i in range(len(test)))
     labels = ((item['gt_occ'], item['mask_camera']) for item in items)
-    return summarize_confusion(score_static_prior(prior, labels, grid.num_classes, grid.ignore_index), grid.free_index)
+    metrics = summarize_confusion(score_static_prior(prior, labels, grid.num_classes, grid.ignore_index), grid.free_index)
+    return {**metrics, 'per_class': dict(zip(grid.class_names, metrics['per_class']))}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from projects.occ.engine.file_io import write_atomically
+    from projects.occ.engine.metrics_file import write_metrics
 
     args = parse_args(argv)
     work_dir: Path = args.work_dir
@@ -89,9 +90,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     model = json.loads(scores.read_text())
     prior = static_prior_metrics(ROOT / CONFIG)
-    report = dict(model=model, static_prior=prior, seconds=seconds, config=CONFIG, checkpoint=checkpoint)
-    text = json.dumps(report, indent=2, default=float)
-    write_atomically(work_dir / 'metrics.json', lambda file: file.write(text.encode()))
+    write_metrics(
+        work_dir / 'metrics.json',
+        dict(model=model, static_prior=prior, seconds=seconds),
+        source=dict(config=CONFIG, checkpoint=checkpoint),
+    )
 
     table = Table(title='Held-out scenes, voxels seen by a camera (percent)')
     for column in ('', 'mIoU', 'IoU'):
