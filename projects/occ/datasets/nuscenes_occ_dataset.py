@@ -21,46 +21,6 @@ from .info_formats import read_info_file
 # The order of the per-camera embeddings of the published checkpoints.
 NUSCENES_CAMERAS = ('CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT')
 
-NUSCENES_CLASSES = (
-    'barrier',
-    'bicycle',
-    'bus',
-    'car',
-    'construction_vehicle',
-    'motorcycle',
-    'pedestrian',
-    'traffic_cone',
-    'trailer',
-    'truck',
-    'driveable_surface',
-    'other_flat',
-    'sidewalk',
-    'terrain',
-    'manmade',
-    'vegetation',
-)
-"""Classes 1..16 of both benchmarks."""
-
-NUSCENES_PALETTE = (
-    (255, 120, 50),
-    (255, 192, 203),
-    (255, 255, 0),
-    (0, 150, 245),
-    (0, 255, 255),
-    (200, 180, 0),
-    (255, 0, 0),
-    (255, 240, 150),
-    (135, 60, 0),
-    (160, 32, 240),
-    (255, 0, 255),
-    (139, 137, 137),
-    (75, 0, 75),
-    (150, 240, 80),
-    (230, 230, 250),
-    (0, 175, 0),
-)
-"""RGB of classes 1..16."""
-
 MINI_FRACTION = 0.2
 MINI_SEED = 2025
 

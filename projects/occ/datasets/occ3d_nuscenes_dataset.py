@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from mmdet3d.registry import DATASETS
 
+from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
+
 from .frame_record import FrameRecord
-from .nuscenes_occ_dataset import NUSCENES_CLASSES, NUSCENES_PALETTE, NuScenesOccDataset, scenes_by_token
+from .nuscenes_occ_dataset import NuScenesOccDataset, scenes_by_token
 
 
 @DATASETS.register_module()
@@ -21,7 +23,7 @@ class Occ3DNuScenesDataset(NuScenesOccDataset):
     METAINFO = dict(
         dataset='occ3d-nuscenes',
         classes=('others', *NUSCENES_CLASSES, 'free'),
-        palette=((0, 0, 0), *NUSCENES_PALETTE, (0, 255, 127)),
+        palette=((0, 0, 0), *NUSCENES_COLORS.values(), (0, 255, 127)),
     )
     LABEL_FRAME = 'ego'
     FREE_INDEX = 17

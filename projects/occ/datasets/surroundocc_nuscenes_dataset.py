@@ -2,8 +2,10 @@
 
 from mmdet3d.registry import DATASETS
 
+from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
+
 from .frame_record import FrameRecord
-from .nuscenes_occ_dataset import NUSCENES_CLASSES, NUSCENES_PALETTE, NuScenesOccDataset
+from .nuscenes_occ_dataset import NuScenesOccDataset
 
 
 @DATASETS.register_module()
@@ -18,7 +20,7 @@ class SurroundOccNuScenesDataset(NuScenesOccDataset):
     METAINFO = dict(
         dataset='surroundocc-nuscenes',
         classes=('empty', *NUSCENES_CLASSES),
-        palette=((0, 0, 0), *NUSCENES_PALETTE),
+        palette=((0, 0, 0), *NUSCENES_COLORS.values()),
     )
     LABEL_FRAME = 'lidar'
     FREE_INDEX = 0

@@ -1,7 +1,7 @@
 """Metrics of 3D occupancy.
 
-``functional``, ``presets`` and ``static_prior`` need torch and numpy only, so ``OccupancyMetric`` is loaded on first use. Configs
-import ``projects.occ.evaluation.occupancy_metric``, which registers it.
+``functional``, ``presets`` and ``static_prior`` need torch and numpy only, so ``OccupancyMetric`` is loaded on first use.
+Configs import ``projects.occ.evaluation.occupancy_metric``, which registers it.
 """
 
 __all__ = ['OccupancyMetric']

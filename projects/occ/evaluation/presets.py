@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..structures import VoxelGrid
+from ..structures.benchmark_classes import KITTI360_CLASSES, NUSCENES_CLASSES
 
 # fields of a data sample that must all be set for a voxel to count
 MASK_FIELDS = {
@@ -12,45 +13,6 @@ MASK_FIELDS = {
     'lidar': ('mask_lidar',),
     'both': ('mask_camera', 'mask_lidar'),
 }
-
-NUSCENES_CLASSES = (
-    'barrier',
-    'bicycle',
-    'bus',
-    'car',
-    'construction_vehicle',
-    'motorcycle',
-    'pedestrian',
-    'traffic_cone',
-    'trailer',
-    'truck',
-    'driveable_surface',
-    'other_flat',
-    'sidewalk',
-    'terrain',
-    'manmade',
-    'vegetation',
-)
-KITTI360_CLASSES = (
-    'car',
-    'bicycle',
-    'motorcycle',
-    'truck',
-    'other-vehicle',
-    'person',
-    'road',
-    'parking',
-    'sidewalk',
-    'other-ground',
-    'building',
-    'fence',
-    'vegetation',
-    'terrain',
-    'pole',
-    'traffic-sign',
-    'other-structure',
-    'other-object',
-)
 
 
 @dataclass(frozen=True)

@@ -8,30 +8,13 @@ from typing import Any
 import numpy as np
 
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 
 # Part of the hash that identifies a data set: raise it whenever the same configuration gives other files.
 GENERATOR_VERSION = 1
 
-SEMANTIC_NAMES = (
-    'barrier',
-    'bicycle',
-    'bus',
-    'car',
-    'construction_vehicle',
-    'motorcycle',
-    'pedestrian',
-    'traffic_cone',
-    'trailer',
-    'truck',
-    'driveable_surface',
-    'other_flat',
-    'sidewalk',
-    'terrain',
-    'manmade',
-    'vegetation',
-)
 # Ids inside the generator are those of Occ3D: 0 others, 1..16 semantic classes, 17 free.
-CLASS_ID = {name: index for index, name in enumerate(('others', *SEMANTIC_NAMES, 'free'))}
+CLASS_ID = {name: index for index, name in enumerate(('others', *NUSCENES_CLASSES, 'free'))}
 FREE = CLASS_ID['free']
 # Order of the detection categories in mmdetection3d's nuScenes info files.
 BOX_CATEGORIES = (
@@ -51,8 +34,8 @@ FORMATS = ('occ3d', 'surroundocc')
 # Height of the LiDAR above the ego origin used when one range has to serve both label frames, metres.
 FRAME_Z_SHIFT = 1.8
 _FRAMES = {
-    'occ3d': dict(frame='ego', free_index=17, ignore_index=255, class_names=('others', *SEMANTIC_NAMES, 'free')),
-    'surroundocc': dict(frame='lidar', free_index=0, ignore_index=255, class_names=('empty', *SEMANTIC_NAMES)),
+    'occ3d': dict(frame='ego', free_index=17, ignore_index=255, class_names=('others', *NUSCENES_CLASSES, 'free')),
+    'surroundocc': dict(frame='lidar', free_index=0, ignore_index=255, class_names=('empty', *NUSCENES_CLASSES)),
 }
 # per preset: voxel size, range per format, image (width, height), rays per border pixel, view distance
 PRESETS: dict[str, dict[str, Any]] = {

@@ -7,8 +7,9 @@ from numba import njit
 
 from projects.occ.datasets.voxel_rays import mark_traversed
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 
-from .config import CLASS_ID, FREE, SEMANTIC_NAMES
+from .config import CLASS_ID, FREE
 from .geometry import rotate, transform
 from .ray_cast import ObjectArrays
 from .world import World
@@ -16,13 +17,13 @@ from .world import World
 # A voxel is occupied if surface of this share of one of its faces, times the class's weight, lies in it.
 _MIN_COVER = 0.08
 _WEIGHTS = {
-    **dict.fromkeys(SEMANTIC_NAMES, 1.0),
+    **dict.fromkeys(NUSCENES_CLASSES, 1.0),
     **dict.fromkeys(('manmade', 'vegetation'), 1.4),
     **dict.fromkeys(('car', 'bus', 'truck', 'trailer', 'construction_vehicle'), 2.5),
     **dict.fromkeys(('pedestrian', 'bicycle', 'motorcycle', 'traffic_cone', 'barrier'), 6.0),
     'others': 4.0,
 }
-_CLASS_WEIGHT = np.array([_WEIGHTS[name] for name in ('others', *SEMANTIC_NAMES)], dtype=np.float32)
+_CLASS_WEIGHT = np.array([_WEIGHTS[name] for name in ('others', *NUSCENES_CLASSES)], dtype=np.float32)
 # Rays of the survey that must meet an object before all of it is labelled.
 _MIN_HITS = 3
 

@@ -6,34 +6,13 @@ import cv2
 import numpy as np
 
 from projects.occ.datasets.atomic_write import write_atomically
+from projects.occ.structures.benchmark_classes import NUSCENES_COLORS
 
 from .config import SyntheticConfig
 from .frame import Frame
 
 # others, 1..16 as nuScenes draws them, sky
-_COLOURS = np.array(
-    [
-        (70, 70, 70),
-        (255, 120, 50),
-        (255, 192, 203),
-        (255, 255, 0),
-        (0, 150, 245),
-        (0, 255, 255),
-        (200, 180, 0),
-        (255, 0, 0),
-        (255, 240, 150),
-        (135, 60, 0),
-        (160, 32, 240),
-        (255, 0, 255),
-        (139, 137, 137),
-        (75, 0, 75),
-        (150, 240, 80),
-        (230, 230, 250),
-        (0, 175, 0),
-        (196, 216, 250),
-    ],
-    dtype=np.uint8,
-)
+_COLOURS = np.array([(70, 70, 70), *NUSCENES_COLORS.values(), (196, 216, 250)], dtype=np.uint8)
 _ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_RIGHT', 'CAM_BACK', 'CAM_BACK_LEFT')
 
 
