@@ -131,7 +131,7 @@ def plot(results, path):
         axis.set_title(f'{threads} thread' + ('s' if threads > 1 else ''))
         axis.grid(axis='x', alpha=0.3)
         axis.set_axisbelow(True)
-        axis.legend(loc='lower right')
+        axis.legend(loc='upper right')
     figure.tight_layout()
     replace(path, lambda temporary: figure.savefig(temporary, dpi=120, format='png'))
 

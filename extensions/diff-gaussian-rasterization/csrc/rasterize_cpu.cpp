@@ -56,15 +56,41 @@ int64_t row_bytes() {
   return bytes > 0 ? bytes : 1ll << 30;
 }
 
+// Ask for large pages behind big fresh memory: faulting it in page by page can cost more than rendering into it.
+void prefer_large_pages(void* memory, size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t page = 2u << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / page * page;
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
+Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  Tensor t = at::empty(sizes, options);
+  prefer_large_pages(t.data_ptr(), t.nbytes());
+  return t;
+}
+
+Tensor zeros_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  Tensor t = empty_large(sizes, options);
+  char* data = static_cast<char*>(t.data_ptr());
+  at::parallel_for(0, (int64_t)t.nbytes(), 1 << 20, [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, end - begin); });
+  return t;
+}
+
 struct Free {
   void operator()(void* p) const { std::free(p); }
 };
 
 template <typename T>
-std::unique_ptr<T[], Free> zeroed(int64_t count) {  // pages that are never touched cost nothing
+std::unique_ptr<T[], Free> zeroed(int64_t count) {
   void* memory = std::calloc(std::max<int64_t>(count, 1), sizeof(T));
   TORCH_CHECK_WITH(
       OutOfMemoryError, memory, "rasterize: no memory for ", count * (int64_t)sizeof(T), " bytes of gradient rows");
+  prefer_large_pages(memory, count * sizeof(T));
   return std::unique_ptr<T[], Free>(static_cast<T*>(memory));
 }
 
@@ -74,18 +100,6 @@ struct AlignedBuffer {
   }
   std::unique_ptr<void, Free> memory;
 };
-
-// Ask for large pages behind a big fresh image: faulting it in page by page costs more than rendering it.
-void prefer_large_pages(const Tensor& image) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = 2u << 20;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(image.data_ptr()) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(image.data_ptr()) + image.nbytes()) / page * page;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)image;
-#endif
-}
 
 struct Call {
   Options options;
@@ -219,12 +233,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
   const int64_t views = call.views, pixels = width * height;
 
   const auto floats = means.options(), ints = means.options().dtype(at::kInt);
-  Tensor image = at::empty({views, height, width, call.channels}, floats);
-  prefer_large_pages(image);
-  Tensor depth = at::empty({views, height, width}, floats), alpha = at::empty({views, height, width}, floats);
+  Tensor image = empty_large({views, height, width, call.channels}, floats);
+  Tensor depth = empty_large({views, height, width}, floats), alpha = empty_large({views, height, width}, floats);
   Tensor radii = at::empty({views, scene.count}, ints);
-  Tensor light = at::empty({keep_state ? views : 0, height, width}, floats);
-  Tensor stop = at::empty({keep_state ? views : 0, height, width}, ints);
+  Tensor light = empty_large({keep_state ? views : 0, height, width}, floats);
+  Tensor stop = empty_large({keep_state ? views : 0, height, width}, ints);
   Tensor order = at::full({keep_state ? views : 0, scene.count}, -1, ints);
 
   for (int64_t v = 0; v < views; ++v) {
@@ -370,8 +383,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
 
   const auto floats = means.options();
   const int64_t geometry = need_geometry ? count : 0;
-  Gradients grads = {at::zeros({geometry, 3}, floats), at::zeros({geometry, 4}, floats), at::zeros({geometry, 3}, floats),
-                     at::zeros({count}, floats), at::zeros({need_features ? count : 0, call.channels}, floats),
+  Gradients grads = {zeros_large({geometry, 3}, floats), zeros_large({geometry, 4}, floats), zeros_large({geometry, 3}, floats),
+                     zeros_large({count}, floats), zeros_large({need_features ? count : 0, call.channels}, floats),
                      at::zeros({need_geometry ? views : 0, 4, 4}, floats)};
   Tensor grad_background = at::zeros({need_background ? views : 0, call.channels}, floats);
 
