@@ -13,8 +13,7 @@ LOW = (STRUCTURES, FUNCTIONAL, 'projects.gaussrender.gaussians', 'projects.gauss
 OCC_PARTS = ('datasets', 'models', 'evaluation', 'visualization', 'engine')
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d')
 
-# module prefix -> prefixes that it may import beside itself; the longest matching prefix rules. Third parties other than the mm*
-# packages and gaussian_rasterization are free.
+# The longest matching prefix rules; third parties other than the mm* packages and gaussian_rasterization are free.
 ALLOWED = {
     'gaussian_rasterization': (),
     STRUCTURES: ('mmengine.structures',),
@@ -23,7 +22,8 @@ ALLOWED = {
     'projects.gaussrender.gaussians': (STRUCTURES,),
     'projects.gaussrender.cameras': (STRUCTURES,),
     'projects.gaussrender.aggregator': (STRUCTURES, 'projects.gaussrender', *MM),
-    **{f'projects.occ.{part}': (*LOW[:2], *MM) for part in OCC_PARTS},
+    'projects.occ.atomic_write': (),
+    **{f'projects.occ.{part}': (*LOW[:2], 'projects.occ.atomic_write', *MM) for part in OCC_PARTS},
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
 }
 

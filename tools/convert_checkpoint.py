@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.engine.checkpoint import TRUST_FLAG, KeyReport, compare_keys, load_from_local  # noqa: E402
 from projects.occ.engine.command_line import run_tool  # noqa: E402
 from projects.occ.engine.errors import CheckpointError  # noqa: E402
-from projects.occ.engine.file_io import write_atomically  # noqa: E402
 
 GUEST = 'aggregator.'  # training-time part: a model with it and a file without it fit each other, and the other way round
 RECORD = 'converted'  # entry of ``meta`` that remembers where the weights come from

@@ -22,7 +22,7 @@ from mmengine.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from projects.occ.datasets.atomic_write import write_atomically  # noqa: E402
+from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.datasets.frame_record import FrameRecord  # noqa: E402
 from projects.occ.datasets.info_formats import parse_infos, read_info_file  # noqa: E402
 from projects.occ.datasets.info_writer import write_info_file  # noqa: E402

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .atomic_write import write_atomically
+from projects.occ.atomic_write import write_atomically
+
 from .frame_record import FrameRecord
 
 INFO_VERSION = 'occ-1.0'

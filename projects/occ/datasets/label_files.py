@@ -2,9 +2,8 @@
 
 import numpy as np
 
+from projects.occ.atomic_write import write_atomically
 from projects.occ.structures import VoxelGrid
-
-from .atomic_write import write_atomically
 
 
 def write_occ3d_label(path: str, semantics: np.ndarray, mask_lidar: np.ndarray, mask_camera: np.ndarray) -> None:

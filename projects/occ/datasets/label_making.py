@@ -214,7 +214,7 @@ def in_box(points: np.ndarray, box: np.ndarray, margin: float = 0.0) -> np.ndarr
 def camera_visibility(
     occupied: np.ndarray, candidates: np.ndarray, record: FrameRecord, grid: VoxelGrid, image_wh: tuple[int, int]
 ) -> np.ndarray:
-    """(X, Y, Z) bool: candidate voxels whose centre is in an image of ``record`` with no occupied voxel in front of it."""
+    """(X, Y, Z) bool: candidate voxels whose centre lies in an image of ``record`` and that no occupied voxel hides."""
     ref2lidar = np.linalg.inv(record.lidar2ego) if grid.frame == 'ego' else np.eye(4)
     index = np.argwhere(candidates)
     centers = grid.index_to_point(index)

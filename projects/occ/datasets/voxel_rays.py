@@ -81,8 +81,30 @@ def mark_traversed(seen: np.ndarray, origin: np.ndarray, points: np.ndarray) -> 
 
 
 @njit(cache=True, nogil=True)
+def _reaches(occupied, origin, point, target, index, step, t_next, t_delta):
+    """Whether the way from ``origin`` to ``point`` in voxel ``target`` crosses no occupied voxel before ``target``."""
+    shape = occupied.shape
+    direction = point - origin
+    t0, t1 = _enter(origin, direction, shape)
+    if t0 > t1:
+        return False
+    _start(origin, direction, shape, t0, index, step, t_next, t_delta)
+    t = t0
+    while t <= t1 and _inside(index, shape):
+        if index[0] == target[0] and index[1] == target[1] and index[2] == target[2]:
+            return True
+        if occupied[index[0], index[1], index[2]]:
+            return False
+        t = _advance(index, step, t_next, t_delta)
+    return False
+
+
+@njit(cache=True, nogil=True)
 def mark_visible(visible: np.ndarray, occupied: np.ndarray, origin: np.ndarray, candidates: np.ndarray) -> None:
-    """Marks the candidate voxels whose centre is seen from ``origin`` with no other occupied voxel in between.
+    """Marks the candidate voxels that are seen from ``origin`` with no other occupied voxel in between.
+
+    Looked at are the voxel's centre and the centres of the faces that are turned to ``origin``: on a flat road the way to the
+    centre of a voxel leads through its neighbours, the way to its upper face does not.
 
     Args:
         visible: (X, Y, Z) bool, changed in place.
@@ -90,21 +112,22 @@ def mark_visible(visible: np.ndarray, occupied: np.ndarray, origin: np.ndarray, 
         origin: (3,) float64, voxels; may lie outside.
         candidates: (K, 3) int64 voxel indices.
     """
-    shape = occupied.shape
     index, step = np.zeros(3, np.int64), np.zeros(3, np.int64)
     t_next, t_delta = np.zeros(3), np.zeros(3)
+    inset = 1e-3  # keeps a face's centre inside its voxel
     for k in range(candidates.shape[0]):
         target = candidates[k]
-        direction = target + 0.5 - origin
-        t0, t1 = _enter(origin, direction, shape)
-        if t0 > t1:
-            continue
-        _start(origin, direction, shape, t0, index, step, t_next, t_delta)
-        t = t0
-        while t <= t1 and _inside(index, shape):
-            if index[0] == target[0] and index[1] == target[1] and index[2] == target[2]:
-                visible[target[0], target[1], target[2]] = True
+        seen = _reaches(occupied, origin, target + 0.5, target, index, step, t_next, t_delta)
+        for axis in range(3):
+            if seen:
                 break
-            if occupied[index[0], index[1], index[2]]:
-                break
-            t = _advance(index, step, t_next, t_delta)
+            point = target + 0.5
+            if origin[axis] > target[axis] + 1:
+                point[axis] = target[axis] + 1 - inset
+            elif origin[axis] < target[axis]:
+                point[axis] = target[axis] + inset
+            else:
+                continue
+            seen = _reaches(occupied, origin, point, target, index, step, t_next, t_delta)
+        if seen:
+            visible[target[0], target[1], target[2]] = True

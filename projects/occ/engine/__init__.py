@@ -7,7 +7,7 @@ from .checkpoint import compare_keys, find_latest_checkpoint, install_safe_globa
 from .config_options import apply_cfg_options
 from .distributed import DeviceAwareDistributedDataParallel, prepare_launch
 from .errors import CheckpointError, ConfigOptionError, LaunchError, NonFiniteLossError, OccError, WorkDirError
-from .file_io import AtomicLocalBackend, check_writable, write_atomically
+from .file_io import AtomicLocalBackend, check_writable
 from .hooks import (
     AtomicCheckpointHook,
     CheckpointKeyHook,
@@ -45,5 +45,4 @@ __all__ = [
     'load_from_local',
     'loading_policy',
     'prepare_launch',
-    'write_atomically',
 ]

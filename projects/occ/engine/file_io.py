@@ -1,40 +1,18 @@
-"""Files that appear complete or not at all."""
+"""The folder and the files that a run writes to."""
 
 import contextlib
 import os
 import tempfile
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
+
+from projects.occ.atomic_write import write_atomically
 
 from .errors import WorkDirError
 
 PathLike = str | os.PathLike
-
-
-def write_atomically(path: PathLike, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file through a temporary neighbour that takes its name when it is complete.
-
-    Args:
-        path: File to write; its folder is made if missing.
-        write: Gets the open binary file and writes the contents.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # opened by name rather than by mkstemp, which would make a file that only its owner may read
-    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
-    try:
-        with open(temporary, 'xb') as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def check_writable(directory: PathLike, option: str) -> None:

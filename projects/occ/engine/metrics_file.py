@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .file_io import write_atomically
+from projects.occ.atomic_write import write_atomically
 
 
 def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], source: Mapping[str, str]) -> None:

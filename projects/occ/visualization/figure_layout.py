@@ -1,8 +1,6 @@
 """Panels of pixels, titles, legends and colour bars on one page, without resampling the panels."""
 
-import io
 import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+
+from projects.occ.atomic_write import write_atomically
 
 DPI = 100
 GAP = 10  # pixels between panels and around the page
@@ -170,14 +170,6 @@ def write_png(path: str | os.PathLike, image: np.ndarray) -> Path:
     Returns:
         The path.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format='PNG')
-    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    pixels = Image.fromarray(np.ascontiguousarray(image))
+    write_atomically(path, lambda file: pixels.save(file, format='PNG'))
+    return Path(path)

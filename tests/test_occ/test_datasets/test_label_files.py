@@ -1,8 +1,6 @@
 import numpy as np
-import pytest
 
 from projects.occ.datasets import LoadOccLabels
-from projects.occ.datasets.atomic_write import write_atomically
 from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
 from projects.occ.structures import VoxelGrid
 
@@ -31,16 +29,3 @@ def test_surroundocc_label_reads_back_in_the_published_form(formats, tmp_path):
     rows = np.load(path)
     assert rows.dtype == np.int64 and rows.tolist() == [[0, 1, 0, 16], [0, 1, 1, 4], [7, 0, 0, 0]]
     assert np.array_equal(LoadOccLabels()(dict(token='t', occ_path=str(path), grid=grid))['gt_occ'], labels)
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / 'a.bin'
-    write_atomically(path, lambda file: file.write(b'old'))
-
-    def fail(file):
-        file.write(b'half')
-        raise RuntimeError('disk on fire')
-
-    with pytest.raises(RuntimeError, match='on fire'):
-        write_atomically(path, fail)
-    assert path.read_bytes() == b'old' and [file.name for file in tmp_path.iterdir()] == ['a.bin']

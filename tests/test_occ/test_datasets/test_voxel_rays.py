@@ -59,3 +59,17 @@ def test_a_camera_inside_the_grid_sees_all_of_an_empty_grid():
     visible = np.zeros(SHAPE, bool)
     mark_visible(visible, np.zeros(SHAPE, bool), np.array([3.3, 2.2, 1.1]), np.argwhere(~visible))
     assert visible.all()
+
+
+def test_a_flat_road_is_seen_to_its_end():
+    """Under a low sun of sight the way to a voxel's centre leads through its neighbours, but its upper face is open."""
+    road = np.zeros((60, 9, 6), bool)
+    road[:, :, 0] = True
+    visible = np.zeros(road.shape, bool)
+    mark_visible(visible, road, np.array([0.5, 4.5, 4.0]), np.argwhere(road))
+    assert visible[:, :, 0].all()
+    # a kerb hides the road behind it
+    road[30, :, 1:3] = True
+    visible[:] = False
+    mark_visible(visible, road, np.array([0.5, 4.5, 4.0]), np.argwhere(road))
+    assert visible[:30, :, 0].all() and visible[30, :, 2].all() and not visible[32:45, :, 0].any()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from projects.occ.datasets.atomic_write import write_atomically
+from projects.occ.atomic_write import write_atomically
 
 from .config import CLASS_ID, SyntheticConfig
 from .frame import FrameMaker

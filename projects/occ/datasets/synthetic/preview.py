@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from projects.occ.datasets.atomic_write import write_atomically
+from projects.occ.atomic_write import write_atomically
 from projects.occ.structures.benchmark_classes import NUSCENES_COLORS
 
 from .config import SyntheticConfig

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from projects.occ.datasets.atomic_write import write_atomically
+from projects.occ.atomic_write import write_atomically
 from projects.occ.datasets.frame_record import FrameRecord
 from projects.occ.datasets.info_writer import INFO_VERSION, record_to_info
 from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label

@@ -8,8 +8,9 @@ import numpy as np
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 
+from projects.occ.atomic_write import write_atomically
+
 from ..errors import OccError
-from ..file_io import write_atomically
 
 
 @HOOKS.register_module()

@@ -1,0 +1,29 @@
+"""Files that appear under their name only when they are complete."""
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file through a temporary neighbour that takes its name when it is complete.
+
+    Args:
+        path: File to write; its folder is made if missing.
+        write: Gets the open binary file and writes the contents.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # opened by name rather than by mkstemp, which would make a file that only its owner may read
+    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
+    try:
+        with open(temporary, 'xb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
