@@ -169,11 +169,11 @@ def test_camera_mask_is_about_what_the_published_one_covers(shared_data, occ3d):
         sample = occ3d[index]['data_samples']
         assert not (sample.mask_camera & ~sample.mask_lidar).any()
         assert expected / 4 < int(sample.mask_camera.sum()) < expected * 4
-        # the open road around the car is in some image
+        # most of the road around the car is in some image and not behind a step of one voxel
         centers = occ3d.grid.centers()
         distance = centers[..., :2].norm(dim=-1)
         road = (sample.gt_occ == ROAD) & (distance > 5) & (distance < 12)
-        assert float(sample.mask_camera[road].float().mean()) > 0.6
+        assert float(sample.mask_camera[road].float().mean()) > 0.5
 
 
 def test_prepared_annotation_file_keeps_the_boxes(data_root):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmdet3d.registry import TRANSFORMS
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
 from mmengine.logging import print_log
@@ -98,7 +99,8 @@ class NuScenesOccDataset(BaseDataset):
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=prefix,
-            pipeline=list(pipeline),
+            # built here, so that the data set also works outside a Runner, which sets the default registry scope
+            pipeline=[step if callable(step) else TRANSFORMS.build(step) for step in pipeline],
             test_mode=test_mode,
             **kwargs,
         )

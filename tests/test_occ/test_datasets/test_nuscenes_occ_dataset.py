@@ -1,4 +1,7 @@
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,3 +239,15 @@ def test_base_configs_fit_their_data_sets(repo_root, name):
     assert config.class_weights[dataset.grid.free_index] == 0.5 and config.class_weights[4] == 0.94637502
     assert config.val_evaluator.grid == config.grid
     assert config.train_dataloader.dataset.get('test_mode', False) is False and config.val_dataloader.dataset.test_mode
+
+
+def test_pipeline_is_built_without_a_default_registry_scope(occ3d):
+    assert [type(step).__name__ for step in occ3d().pipeline.transforms] == [step['type'] for step in PIPELINE]
+    code = (
+        'from projects.occ.datasets import SurroundOccNuScenesDataset as Data\n'
+        'from projects.occ.structures import VoxelGrid\n'
+        f'grid = VoxelGrid((0, 0, 0, 2, 2, 2), 1.0, (2, 2, 2), "lidar", 0, class_names={tuple("abcdefghijklmnopq")})\n'
+        "print(Data('none.pkl', grid, pipeline=[dict(type='LoadOccLabels')], lazy_init=True).pipeline)"
+    )
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert 'LoadOccLabels' in run.stdout, run.stderr
