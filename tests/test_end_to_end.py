@@ -128,7 +128,7 @@ def test_the_surroundocc_format_trains_too(data, tmp_path):
 def test_predicting_needs_no_rasteriser(data, straight, tmp_path):
     blocker = tmp_path / 'blocked' / 'gaussian_rasterization'
     blocker.mkdir(parents=True)
-    (blocker / '__init__.py').write_text('raise ImportError("the rasteriser is blocked by this test")\n')
+    (blocker / '__init__.py').write_text('raise ModuleNotFoundError("blocked", name="gaussian_rasterization")\n')
     path = {'PYTHONPATH': str(blocker.parent)}
     run('tools/test.py', CONFIG, straight / 'epoch_2.pth', '--work-dir', tmp_path, *options(data), **path)
     output = run('tools/train.py', CONFIG, '--work-dir', tmp_path, *options(data), expect=1, **path)

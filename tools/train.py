@@ -1,7 +1,6 @@
 """Trains a model: ``python tools/train.py CONFIG``; see ``--help``."""
 
 import argparse
-import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
@@ -91,18 +90,19 @@ def check_rasteriser(cfg: Config) -> None:
     """Looks for the rasteriser if the config renders: the aggregator itself imports it in its first step only.
 
     Raises:
-        OccError: If it is not installed.
+        OccError: If it is not installed or broken.
     """
     aggregator = cfg.model.get('aggregator')
     if not aggregator:
         return
-    if importlib.util.find_spec('gaussian_rasterization') is None:
+    try:
+        from gaussian_rasterization import build_config
+    except ImportError as error:
         raise OccError(
-            'model.aggregator renders, but the rasteriser is not installed; install it with pip install --no-deps '
+            f'model.aggregator renders, but the rasteriser cannot be imported ({error}); install it with pip install --no-deps '
             '--no-build-isolation -e extensions/diff-gaussian-rasterization, or train the baseline with '
             '--cfg-options model.aggregator=None'
-        )
-    from gaussian_rasterization import build_config
+        ) from error
 
     built = build_config()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -8,6 +8,7 @@ custom_imports = dict(
         'projects.occ.visualization',
         'projects.occ.engine',
         'projects.gaussrender.aggregator',
+        'projects.surroundocc',
         'projects.tpvformer',
     ],
     allow_failed_imports=False,

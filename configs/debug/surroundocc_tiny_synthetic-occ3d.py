@@ -6,7 +6,6 @@ _base_ = [
     '../_base_/models/surroundocc_tiny.py',
 ]
 
-custom_imports = dict(imports=[*_base_.custom_imports.imports, 'projects.surroundocc'])
 model = dict(grid=_base_.grid, occ_head=dict(loss_occ=dict(class_weights=_base_.class_weights)))
 
 optim_wrapper = dict(

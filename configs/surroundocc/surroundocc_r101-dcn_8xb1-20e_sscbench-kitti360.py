@@ -14,7 +14,6 @@ _base_ = [
     '../_base_/schedules/adamw_20e.py',
 ]
 
-custom_imports = dict(imports=[*_base_.custom_imports.imports, 'projects.surroundocc'])
 model = dict(
     grid=_base_.grid,
     view_encoder=dict(num_cams=1, num_cam_embeds=6),

@@ -13,7 +13,6 @@ _base_ = [
     '../_base_/schedules/adamw_20e.py',
 ]
 
-custom_imports = dict(imports=[*_base_.custom_imports.imports, 'projects.surroundocc'])
 model = dict(grid=_base_.grid, occ_head=dict(loss_occ=dict(class_weights=_base_.class_weights)))
 
 # The backbone starts from FCOS3D; README.md says how to make this file. None: from scratch.

@@ -10,7 +10,6 @@ affinity terms without a denominator are left out (there, NaN); the rest as in _
 
 _base_ = ['../_base_/default_runtime.py', '../_base_/datasets/surroundocc-nus.py', '../_base_/models/surroundocc.py']
 
-custom_imports = dict(imports=[*_base_.custom_imports.imports, 'projects.surroundocc'])
 model = dict(
     grid=_base_.grid,
     data_preprocessor=dict(grid_mask=dict(type='OccGridMask', prob=0.7)),
