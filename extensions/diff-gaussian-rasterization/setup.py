@@ -43,7 +43,7 @@ def cuda_obstacle(cuda_home):
     import torch
 
     if not (HERE / 'csrc' / 'rasterize_cuda.cu').exists():
-        return 'the CUDA source is not there'
+        return 'this version has no CUDA source'
     if os.environ.get('WITH_CUDA') == '0':
         return 'WITH_CUDA=0'
     if torch.version.cuda is None:
@@ -99,6 +99,8 @@ def extension():
     flags = ['-O3', '-fno-math-errno', '-fno-trapping-math', '-ffp-contract=off', '-fvisibility=hidden', '-g0', '-fopenmp']
     flags += os.environ.get('RASTER_CXXFLAGS', '').split()
     macros = [('RASTER_COMPILER', f'"{compiler}"')]
+    if obstacle:
+        macros.append(('RASTER_CUDA_OBSTACLE', f'"{obstacle}"'))
     arguments = dict(cxx=flags)
     kind = CppExtension
     if not obstacle:

@@ -11,6 +11,9 @@
 #ifndef RASTER_CUDA_ARCHS
 #define RASTER_CUDA_ARCHS ""
 #endif
+#ifndef RASTER_CUDA_OBSTACLE
+#define RASTER_CUDA_OBSTACLE ""
+#endif
 
 namespace gaussian_rasterization {
 
@@ -20,6 +23,8 @@ std::string build_info() {
   std::string text = std::string("compiler=") + RASTER_COMPILER + ";simd=" + kernels().name;
   const std::string archs = RASTER_CUDA_ARCHS;
   if (!archs.empty()) text += ";cuda_archs=" + archs;
+  const std::string obstacle = RASTER_CUDA_OBSTACLE;
+  if (!obstacle.empty()) text += ";cuda_obstacle=" + obstacle;
   return text;
 }
 

@@ -47,11 +47,23 @@ def require(backend: str) -> None:
     if backend not in NAMES:
         raise ValueError(f'backend must be None or one of {NAMES}, got {backend!r}')
     if not AVAILABLE[backend]:
-        switch = 'FORCE_CUDA=1 ' if backend == 'cuda' else ''
-        raise RuntimeError(
-            f"the '{backend}' backend of gaussian_rasterization is missing: {REASON or 'the library was built without it'}. "
-            f"Build it with\n    {switch}{BUILD_COMMAND}\nor use backend='reference' (pure PyTorch, slow)."
-        )
+        raise RuntimeError(f"the '{backend}' backend of gaussian_rasterization is missing: {remedy(backend)}")
+
+
+def remedy(backend: str) -> str:
+    """Why a backend is missing and what to do about it."""
+    reason = REASON or f'the library was built without it ({_build_info().get("cuda_obstacle", "unknown reason")})'
+    if 'no CUDA source' in reason:
+        return f"{reason}. Move the tensors to the CPU for backend='cpu', or use backend='reference' (pure PyTorch, slow)."
+    switch = 'FORCE_CUDA=1 ' if backend == 'cuda' else ''
+    return f"{reason}. Build it with\n    {switch}{BUILD_COMMAND}\nor use backend='reference' (pure PyTorch, slow)."
+
+
+def _build_info() -> dict[str, str]:
+    if LIBRARY is None:
+        return {}
+    text = getattr(torch.ops, NAMESPACE).build_info()
+    return dict(item.split('=', 1) for item in text.split(';') if item)
 
 
 def build_config() -> dict[str, Any]:
@@ -60,14 +72,13 @@ def build_config() -> dict[str, Any]:
     Returns:
         ``cpu``, ``cuda``, ``reference``: bool, usable backends; ``default``: device type -> backend that ``backend=None``
         takes; ``library``: path of the shared object or None; ``reason``: why it is missing or None; ``compiler``, ``simd``,
-        ``cuda_archs``: text from the build, None without it; ``torch``: version in use; ``build_command``.
+        ``cuda_archs``, ``cuda_obstacle`` (why CUDA was left out): text from the build, None without it; ``torch``: version in
+        use; ``build_command``.
     """
     info: dict[str, Any] = dict(AVAILABLE)
     info['default'] = {device: default_backend(torch.device(device)) for device in ('cpu', 'cuda')}
-    info.update(library=LIBRARY, reason=REASON, compiler=None, simd=None, cuda_archs=None)
-    if LIBRARY is not None:
-        text = getattr(torch.ops, NAMESPACE).build_info()
-        info.update(item.split('=', 1) for item in text.split(';') if item)
+    info.update(library=LIBRARY, reason=REASON, compiler=None, simd=None, cuda_archs=None, cuda_obstacle=None)
+    info.update(_build_info())
     info.update(torch=torch.__version__, build_command=BUILD_COMMAND)
     return info
 

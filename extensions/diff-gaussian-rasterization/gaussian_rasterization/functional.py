@@ -145,8 +145,8 @@ def _choose(backend: str | None, device: torch.device, dtype: torch.dtype) -> st
 @functools.cache
 def _warn_slow(device_type: str) -> None:
     warnings.warn(
-        f'gaussian_rasterization has no compiled backend for {device_type!r} here and uses the slow PyTorch reference. '
-        f"Build it with: {backends.BUILD_COMMAND} (or ask for backend='reference' to silence this)",
+        f'gaussian_rasterization has no compiled backend for {device_type!r} here and uses the slow PyTorch reference: '
+        f'{backends.remedy(device_type)} Asking for the reference silences this.',
         RuntimeWarning,
         stacklevel=4,
     )

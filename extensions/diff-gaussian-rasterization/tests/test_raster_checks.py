@@ -85,8 +85,17 @@ def test_missing_backend_says_how_to_build_it(make_scene, not_built):
     assert config['default']['cpu'] == 'reference'
 
 
+def test_cuda_backend_left_out_says_why(make_scene):
+    if backends.AVAILABLE['cuda'] or not backends.AVAILABLE['cpu']:
+        pytest.skip('needs a library with the CPU backend alone')
+    obstacle = backends.build_config()['cuda_obstacle']
+    with pytest.raises(RuntimeError, match=r"'cuda' backend .* is missing: the library was built without it") as error:
+        rasterize(**make_scene(0), backend='cuda')
+    assert obstacle and obstacle in str(error.value)
+
+
 def test_falling_back_to_the_reference_warns_once(make_scene, not_built):
-    with pytest.warns(RuntimeWarning, match='no compiled backend .* Build it with: pip install'):
+    with pytest.warns(RuntimeWarning, match=r'no compiled backend .* it was not built. Build it with\n +pip install'):
         rasterize(**make_scene(0))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
