@@ -1,4 +1,5 @@
-// Operator schemas. Kernels register themselves per device; no Python header is used, so one library serves several Python versions.
+// Operator schemas. Kernels register themselves per device; no Python header is used, so one library serves several Python
+// versions.
 #include <string>
 
 #include <torch/library.h>
@@ -30,20 +31,21 @@ std::string build_info() {
 
 }  // namespace gaussian_rasterization
 
-#define CAMERAS_AND_OPTIONS \
+#define CAMERAS_AND_OPTIONS                                                                                               \
   "Tensor viewmats, Tensor Ks, Tensor background, Tensor? tile_mask, int width, int height, float near, float dilation, " \
-  "float alpha_min, float alpha_max, float transmittance_min, float scale_modifier, bool offcentre, bool rect12, bool exact_cap"
+  "float alpha_min, float alpha_max, float transmittance_min, float scale_modifier, bool offcentre, bool rect12, bool "   \
+  "exact_cap"
 
 TORCH_LIBRARY(gaussian_rasterization, m) {
-  // features: (G, C) float32 or (G,) int32 labels. Returns features, depth, alpha, radii and the state of the backward pass, which
-  // is empty unless keep_state: light (V, H, W), stop (V, H, W) int32, order (V, G) int32.
+  // features: (G, C) float32 or (G,) int32 labels. Returns features, depth, alpha, radii and the state of the backward pass,
+  // which is empty unless keep_state: light (V, H, W), stop (V, H, W) int32, order (V, G) int32.
+  m.def("render(Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor features, " CAMERAS_AND_OPTIONS
+        ", bool keep_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // Returns the gradients of means, quats, scales, opacities, features, viewmats, background; empty where not needed. Opacities
+  // come with features or geometry at no cost, so they have no switch.
   m.def(
-      "render(Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor features, " CAMERAS_AND_OPTIONS
-      ", bool keep_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-  // Returns the gradients of means, quats, scales, opacities, features, viewmats, background; empty where not needed. Opacities come
-  // with features or geometry at no cost, so they have no switch.
-  m.def(
-      "render_backward(Tensor? grad_features, Tensor? grad_depth, Tensor? grad_alpha, Tensor means, Tensor quats, Tensor scales, "
+      "render_backward(Tensor? grad_features, Tensor? grad_depth, Tensor? grad_alpha, Tensor means, Tensor quats, Tensor "
+      "scales, "
       "Tensor opacities, Tensor features, " CAMERAS_AND_OPTIONS
       ", Tensor light, Tensor stop, Tensor order, bool need_features, bool need_geometry, bool need_background) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");

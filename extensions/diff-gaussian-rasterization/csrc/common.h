@@ -149,10 +149,8 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   Footprint f;
   footprint(c, g, o.scale_modifier, p, f);
   const float xx = dot3(f.m_x, f.m_x), xy = dot3(f.m_x, f.m_y), yy = dot3(f.m_y, f.m_y);
-  const float cross[3] = {
-      f.m_x[1] * f.m_y[2] - f.m_x[2] * f.m_y[1],
-      f.m_x[2] * f.m_y[0] - f.m_x[0] * f.m_y[2],
-      f.m_x[0] * f.m_y[1] - f.m_x[1] * f.m_y[0]};
+  const float cross[3] = {f.m_x[1] * f.m_y[2] - f.m_x[2] * f.m_y[1], f.m_x[2] * f.m_y[0] - f.m_x[0] * f.m_y[2],
+                          f.m_x[0] * f.m_y[1] - f.m_x[1] * f.m_y[0]};
   // Lagrange: |m_x|^2 |m_y|^2 - (m_x m_y)^2 as a sum of squares keeps the digits of thin ellipses
   const float A = xx + o.dilation, D = yy + o.dilation;
   const float det = dot3(cross, cross) + o.dilation * (xx + D);
@@ -165,7 +163,7 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   const float mid = 0.5f * (A + D), half = 0.5f * (A - D), root = half * half + xy * xy;
   const float r = ceilf(RADIUS_SIGMAS * sqrtf(mid + sqrtf(root > RADIUS_FLOOR ? root : RADIUS_FLOOR)));
   probe = (s.u * 0.0f + s.v * 0.0f + z * 0.0f) + (s.inv_xx * 0.0f + s.slope * 0.0f + 1.0f / D * 0.0f) +
-      (A * 0.0f + xy * 0.0f + D * 0.0f) + r * 0.0f;
+          (A * 0.0f + xy * 0.0f + D * 0.0f) + r * 0.0f;
   if (!(probe == 0.0f)) return false;
 
   float x_lo = 0, x_hi = c.width, y_lo = 0, y_hi = c.height;
@@ -182,8 +180,9 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   return true;
 }
 
-// What the image says about one splat: sums over its pixels of h = exp(power) dL/dalpha times 1, t, y, t^2, t y, y^2 with y = dy and
-// t = dx - slope dy, and dL/dz from the depth image. In these coordinates power = -(inv_xx t^2 + y^2 / cov_yy) / 2, free of cancellation.
+// What the image says about one splat: sums over its pixels of h = exp(power) dL/dalpha times 1, t, y, t^2, t y, y^2 with y =
+// dy and t = dx - slope dy, and dL/dz from the depth image. In these coordinates power = -(inv_xx t^2 + y^2 / cov_yy) / 2, free
+// of cancellation.
 struct Moments {
   float h, t, y, tt, ty, yy, z;
 };
@@ -194,8 +193,8 @@ struct ShapeGrad {
 };
 
 // Chain rule from the moments to the Gaussian and the camera; overwrites `out`.
-RASTER_FN void project_backward(
-    const Camera& c, const Options& o, const Shape& g, const Splat& s, const Moments& m, ShapeGrad& out) {
+RASTER_FN void project_backward(const Camera& c, const Options& o, const Shape& g, const Splat& s, const Moments& m,
+                                ShapeGrad& out) {
   const float w = s.opacity;
   const float k = s.inv_xx, slope = s.slope, inv_yy = 1.0f / s.cov_yy;
   const float du = -w * k * m.t, dv = -w * (inv_yy * m.y - k * slope * m.t);

@@ -1,7 +1,7 @@
 // The inner loops of the CPU backend, compiled once per instruction set and chosen when the library is first used.
 //
-// A tile is 16 x 16 pixels, cut into strips: one vector of neighbouring pixels of one row. All tiles of a view blend their list of
-// splats strip by strip, front to back; the backward pass walks the same lists back to front.
+// A tile is 16 x 16 pixels, cut into strips: one vector of neighbouring pixels of one row. All tiles of a view blend their list
+// of splats strip by strip, front to back; the backward pass walks the same lists back to front.
 #pragma once
 
 #include "common.h"
@@ -14,9 +14,9 @@ constexpr int BATCH = 32;  // splats whose data a tile keeps in cache at a time
 
 // One tile of one view. Images are channels-last.
 struct TileJob {
-  const Splat* splats;      // of the view, sorted by (z, index)
-  const int32_t* list;      // splats of the tile, front to back
-  int count;                // length of the list
+  const Splat* splats;  // of the view, sorted by (z, index)
+  const int32_t* list;  // splats of the tile, front to back
+  int count;            // length of the list
   int x0, y0, width, height;
   const Options* options;
   int channels;
@@ -33,8 +33,8 @@ struct TileJob {
   const float* grad_depth;
   const float* grad_alpha;
   // state of the view for the backward pass, may be null in the forward pass
-  float* light;  // final transmittance
-  int32_t* stop; // position in the list at which the pixel stopped
+  float* light;   // final transmittance
+  int32_t* stop;  // position in the list at which the pixel stopped
 
   // backward only: gradient rows, `row_width` floats each, one per splat and block, see gradient_row
   float* row_data;
@@ -42,7 +42,9 @@ struct TileJob {
   bool need_features, need_geometry;
 };
 
-inline __attribute__((always_inline)) int64_t blocks_across(const Splat& s) { return s.x1 / (TILE * BLOCK) - s.x0 / (TILE * BLOCK) + 1; }
+inline __attribute__((always_inline)) int64_t blocks_across(const Splat& s) {
+  return s.x1 / (TILE * BLOCK) - s.x0 / (TILE * BLOCK) + 1;
+}
 
 // Gradient rows of a splat in the rows of blocks [first_band, end).
 inline int64_t row_count(const Splat& s, int first_band, int end) {

@@ -1,7 +1,7 @@
 // Forward and backward pass over one tile. Included by cpu_kernels_*.cpp with RASTER_ISA set.
 //
-// Only plain arithmetic, builtins and our own inline functions are used here: an inline function of the standard library compiled
-// for AVX-512 could be the copy that the linker keeps for everybody.
+// Only plain arithmetic, builtins and our own inline functions are used here: an inline function of the standard library
+// compiled for AVX-512 could be the copy that the linker keeps for everybody.
 
 namespace {
 
@@ -141,20 +141,25 @@ static int transmit(const Batch& batch, const int32_t* index, int n, const vf* v
 template <int N>
 static void accumulate(const float* payload, int stride, const int32_t* index, int n, const vf* weight, vf* sums) {
   vf total[N];
-  UNROLL for (int c = 0; c < N; ++c) total[c] = sums[c];
+  UNROLL for (int c = 0; c < N; ++c)
+    total[c] = sums[c];
   for (int j = 0; j < n; ++j) {
     const float* row = payload + index[j] * stride;
     const vf w = weight[j];
-    UNROLL for (int c = 0; c < N; ++c) total[c] = fma(w, splat(row[c]), total[c]);
+    UNROLL for (int c = 0; c < N; ++c)
+      total[c] = fma(w, splat(row[c]), total[c]);
   }
-  UNROLL for (int c = 0; c < N; ++c) sums[c] = total[c];
+  UNROLL for (int c = 0; c < N; ++c)
+    sums[c] = total[c];
 }
 
 // product[j] += sum_c image[c] * payload[index[j]][c]
 template <int N>
-static void project_rows(const float* payload, int stride, const int32_t* index, int n, const vf* image, bool add, vf* product) {
+static void project_rows(const float* payload, int stride, const int32_t* index, int n, const vf* image, bool add,
+                         vf* product) {
   vf g[N];
-  UNROLL for (int c = 0; c < N; ++c) g[c] = image[c];
+  UNROLL for (int c = 0; c < N; ++c)
+    g[c] = image[c];
   for (int j = 0; j < n; ++j) {
     const float* row = payload + index[j] * stride;
     vf even = add ? product[j] : vf{}, odd = vf{};
@@ -172,36 +177,42 @@ template <int N>
 static void reduce_rows(uint64_t mask, const vf* weight, const vf* image, int stride, float* out) {
   constexpr int PADDED = (N + 3) / 4 * 4;
   vf total[PADDED];
-  UNROLL for (int c = 0; c < PADDED; ++c) total[c] = vf{};
+  UNROLL for (int c = 0; c < PADDED; ++c)
+    total[c] = vf{};
   for (; mask; mask &= mask - 1) {
     const int s = __builtin_ctzll(mask);
     const vf w = weight[s];
     const vf* g = image + s * stride;
-    UNROLL for (int c = 0; c < N; ++c) total[c] = fma(w, g[c], total[c]);
+    UNROLL for (int c = 0; c < N; ++c)
+      total[c] = fma(w, g[c], total[c]);
   }
   float sums[PADDED];
-  UNROLL for (int c = 0; c < PADDED; c += 4) sum4(total[c], total[c + 1], total[c + 2], total[c + 3], sums + c);
-  UNROLL for (int c = 0; c < N; ++c) out[c] += sums[c];
+  UNROLL for (int c = 0; c < PADDED; c += 4)
+    sum4(total[c], total[c + 1], total[c + 2], total[c + 3], sums + c);
+  UNROLL for (int c = 0; c < N; ++c)
+    out[c] += sums[c];
 }
 
 // Call F<block>(offset) for blocks of at most MAX_BLOCK channels that cover `channels`, as even as possible.
 #define RASTER_CASE(N) \
-  case N: \
-    RASTER_CALL(N); \
+  case N:              \
+    RASTER_CALL(N);    \
     break;
-#define RASTER_BLOCKS(channels) \
-  for (int blocks = ((channels) + MAX_BLOCK - 1) / MAX_BLOCK, b = 0, at = 0; b < blocks; ++b) { \
-    const int width = ((channels) - at + blocks - b - 1) / (blocks - b); \
-    switch (width) { \
-      RASTER_CASE(1) RASTER_CASE(2) RASTER_CASE(3) RASTER_CASE(4) RASTER_CASE(5) RASTER_CASE(6) RASTER_CASE(7) RASTER_CASE(8) \
-      RASTER_CASE(9) RASTER_CASE(10) RASTER_WIDE \
-    } \
-    at += width; \
+#define RASTER_BLOCKS(channels)                                                                                               \
+  for (int blocks = ((channels) + MAX_BLOCK - 1) / MAX_BLOCK, b = 0, at = 0; b < blocks; ++b) {                               \
+    const int width = ((channels) - at + blocks - b - 1) / (blocks - b);                                                      \
+    switch (width) {                                                                                                          \
+      RASTER_CASE(1)                                                                                                          \
+      RASTER_CASE(2) RASTER_CASE(3) RASTER_CASE(4) RASTER_CASE(5) RASTER_CASE(6) RASTER_CASE(7) RASTER_CASE(8) RASTER_CASE(9) \
+          RASTER_CASE(10) RASTER_WIDE                                                                                         \
+    }                                                                                                                         \
+    at += width;                                                                                                              \
   }
 #if RASTER_ISA == 512
-#define RASTER_WIDE \
-  RASTER_CASE(11) RASTER_CASE(12) RASTER_CASE(13) RASTER_CASE(14) RASTER_CASE(15) RASTER_CASE(16) RASTER_CASE(17) RASTER_CASE(18) \
-  RASTER_CASE(19) RASTER_CASE(20)
+#define RASTER_WIDE                                                                                               \
+  RASTER_CASE(11)                                                                                                 \
+  RASTER_CASE(12) RASTER_CASE(13) RASTER_CASE(14) RASTER_CASE(15) RASTER_CASE(16) RASTER_CASE(17) RASTER_CASE(18) \
+      RASTER_CASE(19) RASTER_CASE(20)
 #else
 #define RASTER_WIDE
 #endif
@@ -219,7 +230,7 @@ FN size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 static size_t scratch_bytes(int channels) {
   return rounded(sizeof(vf) * STRIPS * (channels + 1)) + rounded(sizeof(Strip) * STRIPS) +
-      2 * rounded(sizeof(vf) * BATCH * STRIPS) + rounded(sizeof(float) * BATCH * (channels + 1));
+         2 * rounded(sizeof(vf) * BATCH * STRIPS) + rounded(sizeof(float) * BATCH * (channels + 1));
 }
 
 FN Scratch carve(void* memory, int channels) {

@@ -1,5 +1,6 @@
-// Visible splats of a view in depth order, and the lists of blocks and tiles. Lists are made in two steps so that memory stays bounded:
-// the sorted splats are counted into blocks of BLOCK x 1 tiles, and a block splits its list into tiles just before it is rendered.
+// Visible splats of a view in depth order, and the lists of blocks and tiles. Lists are made in two steps so that memory stays
+// bounded: the sorted splats are counted into blocks of BLOCK x 1 tiles, and a block splits its list into tiles just before it
+// is rendered.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -32,7 +33,8 @@ void for_each(int64_t count, const Work& make_worker) {
 
 // Rows of a (G, k) tensor that may be expanded or strided.
 struct Rows {
-  explicit Rows(const at::Tensor& t) : data(t.const_data_ptr<float>()), row(t.stride(0)), column(t.dim() > 1 ? t.stride(1) : 0) {}
+  explicit Rows(const at::Tensor& t)
+      : data(t.const_data_ptr<float>()), row(t.stride(0)), column(t.dim() > 1 ? t.stride(1) : 0) {}
   float operator()(int64_t i, int j = 0) const { return data[i * row + j * column]; }
   const float* data;
   int64_t row, column;
@@ -115,9 +117,7 @@ struct Blocks {
         }
       }
     };
-    for_each(chunks, [&] {
-      return [&](int64_t chunk) { visit(chunk, [](int64_t& n, int64_t) { ++n; }); };
-    });
+    for_each(chunks, [&] { return [&](int64_t chunk) { visit(chunk, [](int64_t& n, int64_t) { ++n; }); }; });
     first.assign(blocks + 1, 0);
     int64_t sum = 0;
     for (int64_t b = 0; b < blocks; ++b) {
@@ -126,9 +126,8 @@ struct Blocks {
     }
     first[blocks] = sum;
     entries.resize(sum);
-    for_each(chunks, [&] {
-      return [&](int64_t chunk) { visit(chunk, [&](int64_t& at, int64_t i) { entries[at++] = (int32_t)i; }); };
-    });
+    for_each(chunks,
+             [&] { return [&](int64_t chunk) { visit(chunk, [&](int64_t& at, int64_t i) { entries[at++] = (int32_t)i; }); }; });
   }
   int64_t size() const { return (int64_t)across * down; }
 
@@ -139,8 +138,8 @@ struct Blocks {
 
 // Lists of the tiles of one block.
 struct TileLists {
-  // Tiles [x0, x1] of tile row y that the ellipse meets, exactly up to the margin of `extent`: in a horizontal band an ellipse is
-  // widest at its extreme point, or at the edge of the band that is nearest to it.
+  // Tiles [x0, x1] of tile row y that the ellipse meets, exactly up to the margin of `extent`: in a horizontal band an ellipse
+  // is widest at its extreme point, or at the edge of the band that is nearest to it.
   static void span(const Splat& s, int y, int first, int last, int& x0, int& x1) {
     const float top = (float)(y * TILE) - s.v, bottom = top + (TILE - 1);
     const float slope = s.slope, inner = 1.0f / s.inv_xx;

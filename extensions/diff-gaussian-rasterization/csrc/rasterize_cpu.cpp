@@ -1,8 +1,8 @@
 // CPU backend: the operators around the tile kernels.
 //
-// Blocks of tiles are the unit of work that threads take; nothing depends on which thread takes which. In the backward pass every
-// (splat, block) pair owns one gradient row, written by the thread of the block, and the rows of a splat are then summed in a fixed
-// order: no atomics, the same bits for any number of threads.
+// Blocks of tiles are the unit of work that threads take; nothing depends on which thread takes which. In the backward pass
+// every (splat, block) pair owns one gradient row, written by the thread of the block, and the rows of a splat are then summed
+// in a fixed order: no atomics, the same bits for any number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -32,7 +32,7 @@ const Kernels& kernels() {
 #ifdef RASTER_X86
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     const bool no512 = wish && std::strcmp(wish, "avx512") != 0;
     if (avx512 && !no512) return &kernels_avx512;
     if (avx2 && !(wish && std::strcmp(wish, "baseline") == 0)) return &kernels_avx2;
@@ -77,7 +77,8 @@ Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
 Tensor zeros_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
   Tensor t = empty_large(sizes, options);
   char* data = static_cast<char*>(t.data_ptr());
-  at::parallel_for(0, (int64_t)t.nbytes(), 1 << 20, [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, end - begin); });
+  at::parallel_for(0, (int64_t)t.nbytes(), 1 << 20,
+                   [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, end - begin); });
   return t;
 }
 
@@ -88,8 +89,8 @@ struct Free {
 template <typename T>
 std::unique_ptr<T[], Free> zeroed(int64_t count) {
   void* memory = std::calloc(std::max<int64_t>(count, 1), sizeof(T));
-  TORCH_CHECK_WITH(
-      OutOfMemoryError, memory, "rasterize: no memory for ", count * (int64_t)sizeof(T), " bytes of gradient rows");
+  TORCH_CHECK_WITH(OutOfMemoryError, memory, "rasterize: no memory for ", count * (int64_t)sizeof(T),
+                   " bytes of gradient rows");
   prefer_large_pages(memory, count * sizeof(T));
   return std::unique_ptr<T[], Free>(static_cast<T*>(memory));
 }
@@ -115,51 +116,46 @@ Call check(const Tensor& means, const Tensor& quats, const Tensor& scales, const
     TORCH_CHECK_TYPE(t->scalar_type() == at::kFloat, "gaussian_rasterization: expected float32, got ", t->scalar_type());
     TORCH_CHECK_VALUE(t->is_cpu(), "gaussian_rasterization: expected CPU tensors, got ", t->device());
   }
-  TORCH_CHECK_VALUE(means.dim() == 2 && means.size(1) == 3, "gaussian_rasterization: means must be (G, 3), got ", means.sizes());
-  TORCH_CHECK_VALUE(
-      quats.dim() == 2 && quats.size(0) == count && quats.size(1) == 4, "gaussian_rasterization: quats must be (G, 4), got ",
-      quats.sizes());
-  TORCH_CHECK_VALUE(
-      scales.dim() == 2 && scales.size(0) == count && scales.size(1) == 3, "gaussian_rasterization: scales must be (G, 3), got ",
-      scales.sizes());
-  TORCH_CHECK_VALUE(
-      opacities.dim() == 1 && opacities.size(0) == count, "gaussian_rasterization: opacities must be (G,), got ", opacities.sizes());
-  TORCH_CHECK_VALUE(
-      viewmats.dim() == 3 && viewmats.size(1) == 4 && viewmats.size(2) == 4 && views > 0,
-      "gaussian_rasterization: viewmats must be (V, 4, 4), got ", viewmats.sizes());
-  TORCH_CHECK_VALUE(
-      Ks.dim() == 3 && Ks.size(0) == views && Ks.size(1) == 3 && Ks.size(2) == 3, "gaussian_rasterization: Ks must be (V, 3, 3), got ",
-      Ks.sizes());
-  TORCH_CHECK_VALUE(
-      background.dim() == 2 && background.size(0) == views && background.size(1) > 0,
-      "gaussian_rasterization: background must be (V, C), got ", background.sizes());
+  TORCH_CHECK_VALUE(means.dim() == 2 && means.size(1) == 3, "gaussian_rasterization: means must be (G, 3), got ",
+                    means.sizes());
+  TORCH_CHECK_VALUE(quats.dim() == 2 && quats.size(0) == count && quats.size(1) == 4,
+                    "gaussian_rasterization: quats must be (G, 4), got ", quats.sizes());
+  TORCH_CHECK_VALUE(scales.dim() == 2 && scales.size(0) == count && scales.size(1) == 3,
+                    "gaussian_rasterization: scales must be (G, 3), got ", scales.sizes());
+  TORCH_CHECK_VALUE(opacities.dim() == 1 && opacities.size(0) == count, "gaussian_rasterization: opacities must be (G,), got ",
+                    opacities.sizes());
+  TORCH_CHECK_VALUE(viewmats.dim() == 3 && viewmats.size(1) == 4 && viewmats.size(2) == 4 && views > 0,
+                    "gaussian_rasterization: viewmats must be (V, 4, 4), got ", viewmats.sizes());
+  TORCH_CHECK_VALUE(Ks.dim() == 3 && Ks.size(0) == views && Ks.size(1) == 3 && Ks.size(2) == 3,
+                    "gaussian_rasterization: Ks must be (V, 3, 3), got ", Ks.sizes());
+  TORCH_CHECK_VALUE(background.dim() == 2 && background.size(0) == views && background.size(1) > 0,
+                    "gaussian_rasterization: background must be (V, C), got ", background.sizes());
   const int64_t channels = background.size(1);
   TORCH_CHECK_VALUE(features.is_cpu(), "gaussian_rasterization: expected CPU tensors, got ", features.device());
   if (features.scalar_type() == at::kInt) {
-    TORCH_CHECK_VALUE(
-        features.dim() == 1 && features.size(0) == count, "gaussian_rasterization: labels must be (G,), got ", features.sizes());
+    TORCH_CHECK_VALUE(features.dim() == 1 && features.size(0) == count, "gaussian_rasterization: labels must be (G,), got ",
+                      features.sizes());
     for (int64_t i = 0; i < count; ++i) {
       const int32_t label = features.const_data_ptr<int32_t>()[i * features.stride(0)];
-      TORCH_CHECK_VALUE(label >= 0 && label < channels, "gaussian_rasterization: label ", label, " is not in 0..", channels - 1);
+      TORCH_CHECK_VALUE(label >= 0 && label < channels, "gaussian_rasterization: label ", label, " is not in 0..",
+                        channels - 1);
     }
   } else {
-    TORCH_CHECK_TYPE(
-        features.scalar_type() == at::kFloat, "gaussian_rasterization: features must be float32 or int32, got ",
-        features.scalar_type());
-    TORCH_CHECK_VALUE(
-        features.dim() == 2 && features.size(0) == count && features.size(1) == channels,
-        "gaussian_rasterization: features must be (G, ", channels, "), got ", features.sizes());
+    TORCH_CHECK_TYPE(features.scalar_type() == at::kFloat, "gaussian_rasterization: features must be float32 or int32, got ",
+                     features.scalar_type());
+    TORCH_CHECK_VALUE(features.dim() == 2 && features.size(0) == count && features.size(1) == channels,
+                      "gaussian_rasterization: features must be (G, ", channels, "), got ", features.sizes());
   }
   TORCH_CHECK_VALUE(count < INT32_MAX, "gaussian_rasterization: too many Gaussians: ", count);
-  TORCH_CHECK_VALUE(
-      width > 0 && height > 0 && width <= 32768 && height <= 32768, "gaussian_rasterization: image size ", width, " x ", height,
-      " is not in 1..32768");
+  TORCH_CHECK_VALUE(width > 0 && height > 0 && width <= 32768 && height <= 32768, "gaussian_rasterization: image size ", width,
+                    " x ", height, " is not in 1..32768");
   TORCH_CHECK_VALUE(channels <= 65536, "gaussian_rasterization: at most 65536 channels, got ", channels);
   if (tile_mask) {
-    TORCH_CHECK_VALUE(
-        tile_mask->is_cpu() && tile_mask->scalar_type() == at::kBool && tile_mask->dim() == 3 && tile_mask->size(0) == views &&
-            tile_mask->size(1) == (height + MASK_TILE - 1) / MASK_TILE && tile_mask->size(2) == (width + MASK_TILE - 1) / MASK_TILE,
-        "gaussian_rasterization: tile_mask must be bool (V, ceil(H / 16), ceil(W / 16)), got ", tile_mask->sizes());
+    TORCH_CHECK_VALUE(tile_mask->is_cpu() && tile_mask->scalar_type() == at::kBool && tile_mask->dim() == 3 &&
+                          tile_mask->size(0) == views && tile_mask->size(1) == (height + MASK_TILE - 1) / MASK_TILE &&
+                          tile_mask->size(2) == (width + MASK_TILE - 1) / MASK_TILE,
+                      "gaussian_rasterization: tile_mask must be bool (V, ceil(H / 16), ceil(W / 16)), got ",
+                      tile_mask->sizes());
   }
   return {options, (int)width, (int)height, (int)channels, views};
 }
@@ -186,7 +182,8 @@ Camera camera_of(const Tensor& viewmats, const Tensor& Ks, int64_t v, const Call
                      call.options.offcentre);
 }
 
-// Render(job) for the tiles of blocks [begin, end), lists filled in. `mask` (tiles of the view) empties the lists of switched-off tiles.
+// Render(job) for the tiles of blocks [begin, end), lists filled in. `mask` (tiles of the view) empties the lists of
+// switched-off tiles.
 template <typename Render>
 void for_each_tile(const std::vector<Splat>& splats, const Blocks& blocks, int64_t begin, int64_t end, const TileJob& common,
                    const bool* mask, const Render& render) {
@@ -197,7 +194,8 @@ void for_each_tile(const std::vector<Splat>& splats, const Blocks& blocks, int64
       const int64_t block = begin + i;
       const int y = (int)(block / blocks.across), x = (int)(block % blocks.across), first = x * BLOCK;
       const int tiles = std::min(BLOCK, blocks.tiles_x - first);
-      lists->build(splats, blocks.entries.data() + blocks.first[block], blocks.first[block + 1] - blocks.first[block], y, first, tiles);
+      lists->build(splats, blocks.entries.data() + blocks.first[block], blocks.first[block + 1] - blocks.first[block], y, first,
+                   tiles);
       TileJob job = common;
       job.splats = splats.data();
       job.scratch = scratch->memory.get();
@@ -219,11 +217,11 @@ const bool* mask_of(const optional<Tensor>& mask, int64_t v) {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
     const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features_,
-    const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width, int64_t height,
-    double near, double dilation, double alpha_min, double alpha_max, double transmittance_min, double scale_modifier, bool offcentre,
-    bool rect12, bool exact_cap, bool keep_state) {
-  const Options options = {(float)near, (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre, rect12, exact_cap};
+    const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width,
+    int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
+    double scale_modifier, bool offcentre, bool rect12, bool exact_cap, bool keep_state) {
+  const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
+                           (float)scale_modifier, offcentre,       rect12,           exact_cap};
   const Call call =
       check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options);
   const Tensor features = features_.contiguous(), viewmats = viewmats_.contiguous(), Ks = Ks_.contiguous();
@@ -351,19 +349,18 @@ void background_gradient(const float* grad, const float* light, int64_t pixels, 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backward(
     const optional<Tensor>& grad_features_, const optional<Tensor>& grad_depth_, const optional<Tensor>& grad_alpha_,
     const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features_,
-    const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width, int64_t height,
-    double near, double dilation, double alpha_min, double alpha_max, double transmittance_min, double scale_modifier, bool offcentre,
-    bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_, const Tensor& order_, bool need_features, bool need_geometry,
-    bool need_background) {
-  const Options options = {(float)near, (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre, rect12, exact_cap};
+    const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width,
+    int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
+    double scale_modifier, bool offcentre, bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_,
+    const Tensor& order_, bool need_features, bool need_geometry, bool need_background) {
+  const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
+                           (float)scale_modifier, offcentre,       rect12,           exact_cap};
   const Call call =
       check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options);
   const int64_t views = call.views, pixels = width * height, count = means.size(0);
   const auto check_image = [&](const Tensor& t, const char* name, int64_t dims, int64_t numel, at::ScalarType type) {
-    TORCH_CHECK_VALUE(
-        t.is_cpu() && t.scalar_type() == type && t.dim() == dims && t.numel() == numel, "gaussian_rasterization: ", name,
-        " does not fit the image: ", t.sizes(), " ", t.scalar_type());
+    TORCH_CHECK_VALUE(t.is_cpu() && t.scalar_type() == type && t.dim() == dims && t.numel() == numel,
+                      "gaussian_rasterization: ", name, " does not fit the image: ", t.sizes(), " ", t.scalar_type());
     return t.contiguous();
   };
   const auto check_grad = [&](const optional<Tensor>& t, const char* name, int64_t dims, int64_t numel) {
@@ -383,8 +380,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
 
   const auto floats = means.options();
   const int64_t geometry = need_geometry ? count : 0;
-  Gradients grads = {zeros_large({geometry, 3}, floats), zeros_large({geometry, 4}, floats), zeros_large({geometry, 3}, floats),
-                     zeros_large({count}, floats), zeros_large({need_features ? count : 0, call.channels}, floats),
+  Gradients grads = {zeros_large({geometry, 3}, floats),
+                     zeros_large({geometry, 4}, floats),
+                     zeros_large({geometry, 3}, floats),
+                     zeros_large({count}, floats),
+                     zeros_large({need_features ? count : 0, call.channels}, floats),
                      at::zeros({need_geometry ? views : 0, 4, 4}, floats)};
   Tensor grad_background = at::zeros({need_background ? views : 0, call.channels}, floats);
 
@@ -423,7 +423,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
       band = end;
     }
     if (need_background && grad_features.defined()) {
-      background_gradient(job.grad_features, job.light, pixels, call.channels, grad_background.mutable_data_ptr<float>() + v * call.channels);
+      background_gradient(job.grad_features, job.light, pixels, call.channels,
+                          grad_background.mutable_data_ptr<float>() + v * call.channels);
     }
   }
   return {grads.means, grads.quats, grads.scales, grads.opacities, grads.features, grads.viewmats, grad_background};

@@ -1,4 +1,5 @@
-// Vectors of LANES floats on top of the vector extension of GCC and Clang. Included inside the namespace of one instruction set.
+// Vectors of LANES floats on top of the vector extension of GCC and Clang. Included inside the namespace of one instruction
+// set.
 
 #if RASTER_ISA == 512
 #define LANES 16
