@@ -2,7 +2,6 @@
 
 import ast
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -60,27 +59,15 @@ def test_recipe_of_the_authors(repo_root):
     assert binary.default_hooks.checkpoint.save_best == 'occ/IoU'
 
 
-def test_kitti360_children_need_the_dataset_alone(repo_root, tmp_path):
-    """With a stand-in for the dataset's base config that defines what every one of them does."""
-    shutil.copytree(repo_root / 'configs', tmp_path / 'configs')
-    grid = dict(
-        point_cloud_range=[0, -25.6, -2, 51.2, 25.6, 4.4],
-        voxel_size=0.2,
-        shape=[256, 256, 32],
-        frame='lidar',
-        free_index=0,
-        ignore_index=255,
-        class_names=[f'class_{i}' for i in range(19)],
-    )
-    dataset = tmp_path / 'configs/_base_/datasets/sscbench-kitti360.py'
-    dataset.write_text(f'grid = {grid}\nclass_weights = {[0.05] * 19}\n')
+def test_kitti360_children_take_geometry_and_weights_from_the_dataset(repo_root):
     for suffix in ('', '_gaussrender'):
-        cfg = load(tmp_path, f'8xb1-20e_sscbench-kitti360{suffix}')
+        cfg = load(repo_root, f'8xb1-20e_sscbench-kitti360{suffix}')
+        assert cfg.model.grid == cfg.grid == cfg.train_dataloader.dataset.grid
         with torch.device('meta'):
             aggregator = cfg.model.pop('aggregator', None)
             model = MODELS.build(cfg.model)
         assert model.view_encoder.num_cams == 1 and model.view_encoder.cells == [(128, 128, 16), (64, 64, 8), (32, 32, 4)]
-        assert len(model.occ_head.loss_occ.class_weights) == 19
+        assert cfg.model.occ_head.loss_occ.class_weights == cfg.class_weights and len(cfg.class_weights) == 19
         size = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if aggregator:
             decoder = MODELS.build(aggregator, default_args=dict(grid=cfg.grid))

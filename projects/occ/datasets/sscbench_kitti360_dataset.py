@@ -1,0 +1,213 @@
+"""SSCBench-KITTI-360."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmdet3d.registry import DATASETS
+from mmengine.dataset import BaseDataset
+from mmengine.fileio import exists, get, join_path, list_dir_or_file
+from mmengine.logging import print_log
+
+from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, KITTI360_COLORS
+
+from .kitti360_labels import LABEL_SUFFIX, read_label, warn_if_upper_classes_miss
+
+# Sequence numbers of each split, in the benchmark's order.
+SPLITS: dict[str, tuple[int, ...]] = {'train': (4, 0, 10, 2, 3, 5, 7), 'val': (6,), 'test': (9,)}
+SPLITS['trainval'] = SPLITS['train'] + SPLITS['val']
+SPLIT_FRAMES = {'train': 8487, 'val': 1812, 'test': 2566, 'trainval': 8487 + 1812}
+
+CAMERA = 'image_00'
+# Calibration of image_00 (rectified), one for all sequences: width and height, pixels; intrinsics; camera -> Velodyne, metres.
+# It is that of the published code, which leaves out KITTI-360's rectifying rotation R_rect_00 (docs/datasets.md says what it
+# amounts to); weights and numbers of others depend on it.
+IMAGE_WH = (1408, 376)
+CAM2IMG = ((552.554261, 0.0, 682.049453), (0.0, 552.554261, 238.769549), (0.0, 0.0, 1.0))
+CAM2VELO = (
+    (0.04307104361, -0.08829286498, 0.995162929, 0.8043914418),
+    (-0.999004371, 0.007784614041, 0.04392796942, 0.2993489574),
+    (-0.01162548558, -0.9960641394, -0.08786966659, -0.1770225824),
+    (0.0, 0.0, 0.0, 1.0),
+)
+
+_HOW = 'docs/datasets.md, "SSCBench-KITTI-360"'
+
+
+def sequence_name(number: int) -> str:
+    """Folder of a drive, e.g. ``2013_05_28_drive_0009_sync``."""
+    return f'2013_05_28_drive_{number:04d}_sync'
+
+
+def projection_matrices() -> dict[str, np.ndarray]:
+    """``cam2img`` (1, 3, 3), ``ref2cam`` and ``ref2img`` (1, 4, 4) float64 of the one camera; the reference is the Velodyne."""
+    cam2img = np.array([CAM2IMG])
+    ref2cam = np.linalg.inv(np.array([CAM2VELO]))
+    ref2img = ref2cam.copy()
+    ref2img[:, :3] = cam2img @ ref2cam[:, :3]
+    return dict(cam2img=cam2img, ref2cam=ref2cam, ref2img=ref2img)
+
+
+@DATASETS.register_module()
+class SSCBenchKITTI360Dataset(BaseDataset):
+    """Frames of SSCBench-KITTI-360: one camera, labels in the Velodyne frame, class 0 is empty, 255 is ignored.
+
+    There is no annotation file. The frames are those with ``<voxels>/<sequence>/voxels/<frame>.bin``, sorted by name, sequence
+    by sequence; these files are not read. The image of a frame is ``<img>/<sequence>/image_00/data_rect/<frame>.png``, its
+    label ``<occ>/<sequence>/<frame>_1_1.npy``, which ``LoadSSCBenchLabels`` loads.
+
+    An item that reaches the pipeline has the keys of the nuScenes data sets that :class:`OccDataSample` lists, for one camera:
+    ``token`` (``<sequence>_<frame>``), ``scene_name`` (sequence), ``frame_idx`` (number of the frame), ``cam_names``,
+    ``img_paths``, ``cam2img`` (1, 3, 3), ``ref2cam`` and ``ref2img`` (1, 4, 4), ``occ_path``, ``grid``, ``sample_idx``. The ego
+    frame is the Velodyne's (``lidar2ego`` is the identity). Poses and point clouds are not read: ``ego2global`` is NaN and
+    ``lidar_path`` empty.
+
+    Args:
+        grid: Fields of :class:`VoxelGrid`, or one.
+        data_root: Root folder.
+        data_prefix: Folders below ``data_root``: ``img`` and ``voxels`` (default ``data_2d_raw``), ``occ``
+            (``preprocess/labels``).
+        split: ``'train'``, ``'val'``, ``'test'`` or ``'trainval'``.
+        pipeline: Transforms.
+        frame_stride: The benchmark uses every fifth frame; a frame whose number it does not divide is refused.
+        test_mode: As in mmengine.
+        backend_args: Arguments of mmengine's file backend for listing folders.
+        **kwargs: Further arguments of mmengine's ``BaseDataset``.
+
+    Raises:
+        ValueError: If the grid does not fit the benchmark, an argument is wrong, or the folders hold other frames or images
+            than the benchmark's.
+        FileNotFoundError: If a sequence of the split is missing.
+    """
+
+    METAINFO = dict(
+        dataset='sscbench-kitti360',
+        classes=('empty', *KITTI360_CLASSES),
+        palette=((0, 0, 0), *KITTI360_COLORS.values()),
+    )
+
+    def __init__(
+        self,
+        grid: VoxelGrid | Mapping[str, Any],
+        data_root: str = '',
+        data_prefix: Mapping[str, str] | None = None,
+        split: str = 'train',
+        pipeline: Sequence = (),
+        frame_stride: int = 5,
+        test_mode: bool = False,
+        backend_args: dict | None = None,
+        **kwargs,
+    ) -> None:
+        self.grid = VoxelGrid.build(grid)
+        expected = ('lidar', 0, len(self.METAINFO['classes']))
+        found = (self.grid.frame, self.grid.free_index, self.grid.num_classes)
+        if found != expected:
+            raise ValueError(
+                f'{type(self).__name__}: SSCBench-KITTI-360 labels need grid.frame, grid.free_index and number of class_names '
+                f'{expected}, got {found}; take the grid of configs/_base_/datasets/sscbench-kitti360.py'
+            )
+        if split not in SPLITS:
+            raise ValueError(f'dataset.split must be one of {sorted(SPLITS)}, got {split!r}')
+        if not isinstance(frame_stride, int) or frame_stride < 1:
+            raise ValueError(f'dataset.frame_stride must be a positive whole number, got {frame_stride!r}')
+        prefix = dict(img='data_2d_raw', voxels='data_2d_raw', occ='preprocess/labels')
+        unknown = set(data_prefix or {}) - set(prefix)
+        if unknown:
+            raise ValueError(f'dataset.data_prefix knows the keys {sorted(prefix)}, got also {sorted(unknown)}')
+        prefix.update(data_prefix or {})
+        self.split = split
+        self.frame_stride = frame_stride
+        self.backend_args = backend_args
+        super().__init__(
+            data_root=data_root,
+            data_prefix=prefix,
+            pipeline=list(pipeline),
+            test_mode=test_mode,
+            **kwargs,
+        )
+        self._metainfo['grid'] = asdict(self.grid)
+
+    def load_data_list(self) -> list[dict]:
+        """Lists the frames of the split and looks at a few of their files."""
+        data_list = [
+            self._paths(sequence, frame)
+            for sequence in map(sequence_name, SPLITS[self.split])
+            for frame in self._frames(sequence)
+        ]
+        print_log(
+            f'SSCBench-KITTI-360 {self.split}: {len(data_list)} frames (the published split has {SPLIT_FRAMES[self.split]})',
+            logger='current',
+            level=logging.INFO,
+        )
+        self._check_image_size(data_list[0])
+        self._check_classes([data_list[0], data_list[len(data_list) // 2], data_list[-1]])
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict:
+        """One frame as the pipeline gets it."""
+        info = super().get_data_info(idx)
+        info.update(projection_matrices(), lidar2ego=np.eye(4), ego2global=np.full((4, 4), np.nan), grid=self.grid)
+        return info
+
+    def _frames(self, sequence: str) -> list[str]:
+        folder = join_path(self.data_prefix['voxels'], sequence, 'voxels')
+        try:
+            files = list(list_dir_or_file(folder, list_dir=False, suffix='.bin', backend_args=self.backend_args))
+        except (FileNotFoundError, NotADirectoryError):
+            files = []
+        if not files:
+            raise FileNotFoundError(
+                f"sequence {sequence} of split '{self.split}': folder '{folder}' is missing or has no <frame>.bin; check "
+                f"dataset.data_root and dataset.data_prefix['voxels'] ({_HOW})"
+            )
+        frames = sorted(file.removesuffix('.bin') for file in files)
+        for frame in frames:
+            if re.fullmatch('[0-9]{6}', frame) is None:
+                raise ValueError(
+                    f"'{join_path(folder, frame + '.bin')}': frames of SSCBench have six digits; files named otherwise are "
+                    "KITTI-360's own or do not belong here"
+                )
+            if int(frame) % self.frame_stride:
+                raise ValueError(
+                    f"'{join_path(folder, frame + '.bin')}': {int(frame)} is no multiple of "
+                    f'dataset.frame_stride={self.frame_stride} (the benchmark uses every fifth frame), so '
+                    'other frames have got into the folder; remove them, or set dataset.frame_stride=1 for frames of your own'
+                )
+        return frames
+
+    def _paths(self, sequence: str, frame: str) -> dict:
+        return dict(
+            token=f'{sequence}_{frame}',
+            scene_name=sequence,
+            frame_idx=int(frame),
+            cam_names=[CAMERA],
+            img_paths=[join_path(self.data_prefix['img'], sequence, CAMERA, 'data_rect', f'{frame}.png')],
+            lidar_path='',
+            occ_path=join_path(self.data_prefix['occ'], sequence, f'{frame}{LABEL_SUFFIX}'),
+        )
+
+    def _check_image_size(self, info: dict) -> None:
+        """The calibration is for one image size. A missing or damaged image is left to the transform that loads it."""
+        path = info['img_paths'][0]
+        if not exists(path, backend_args=self.backend_args):
+            return
+        image = mmcv.imfrombytes(get(path, backend_args=self.backend_args))
+        if image is not None and image.shape[1::-1] != IMAGE_WH:
+            raise ValueError(
+                f"'{path}' has {image.shape[1]} x {image.shape[0]} pixels, but the calibration is for the rectified images of "
+                f'{IMAGE_WH[0]} x {IMAGE_WH[1]}; resize in the pipeline (ResizeCropFlipImages), not on disk'
+            )
+
+    def _check_classes(self, infos: Sequence[dict]) -> None:
+        """Looks for labels that were made with another data set's map, in the frames that have one."""
+        counts = np.zeros(256, dtype=np.int64)
+        for info in infos:
+            if exists(info['occ_path'], backend_args=self.backend_args):
+                labels = read_label(info['occ_path'], self.grid, f'label of frame {info["token"]}', self.backend_args)
+                counts += np.bincount(labels.reshape(-1), minlength=256)
+        warn_if_upper_classes_miss(counts, f"first, middle and last label of split '{self.split}'")
