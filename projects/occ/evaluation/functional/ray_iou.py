@@ -1,0 +1,146 @@
+"""RayIoU: IoU over LiDAR-like query rays instead of voxels (SparseOcc, arXiv 2312.17118, loaders/ray_metrics.py)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...structures import VoxelGrid
+from .ray_casting import cast_rays, ray_directions
+
+MAX_ORIGINS = 8
+ORIGIN_RANGE = 39.0  # metres; origins further out on x or y are left out
+
+
+@dataclass
+class RayCounts:
+    """Rays of one or more frames, by class; rays whose ground truth is free are not counted.
+
+    Attributes:
+        tp: (T, C) int64, rays with the right class and a depth error below each of the T thresholds.
+        gt: (C,) int64, rays by true class.
+        pred: (C,) int64, rays by predicted class.
+    """
+
+    tp: np.ndarray
+    gt: np.ndarray
+    pred: np.ndarray
+
+    def __add__(self, other: 'RayCounts') -> 'RayCounts':
+        return RayCounts(self.tp + other.tp, self.gt + other.gt, self.pred + other.pred)
+
+
+def lidar_origins(lidar2ego: np.ndarray, ego2global: np.ndarray, frame: int) -> np.ndarray:
+    """Query origins of one frame: where the LiDAR was in all frames of the scene, seen from this frame.
+
+    Args:
+        lidar2ego: (F, 4, 4) float64, all frames of the scene in time order.
+        ego2global: (F, 4, 4) float64, at LiDAR time.
+        frame: Position of the frame in the scene.
+
+    Returns:
+        (T, 3) float64, metres, ego frame; at most 8, evenly spread over those within 39 m on x and y.
+    """
+    lidar2global = np.asarray(ego2global, dtype=np.float64) @ np.asarray(lidar2ego, dtype=np.float64)
+    relative = np.linalg.inv(lidar2global[frame]) @ lidar2global
+    # the original keeps these positions in float32
+    positions = relative[:, :3, 3].astype(np.float32).astype(np.float64)
+    positions[frame] = 0
+    origins = positions @ lidar2ego[frame][:3, :3].T + lidar2ego[frame][:3, 3]
+    origins = origins[(np.abs(origins[:, :2]) < ORIGIN_RANGE).all(1)]
+    if len(origins) > MAX_ORIGINS:
+        origins = origins[np.round(np.linspace(0, len(origins) - 1, MAX_ORIGINS)).astype(np.int64)]
+    return origins
+
+
+def count_rays(
+    pred: np.ndarray, gt: np.ndarray, origins: np.ndarray, grid: VoxelGrid, thresholds: Sequence[float] = (1, 2, 4)
+) -> RayCounts:
+    """Casts the query rays of one frame through prediction and label.
+
+    Args:
+        pred: (X, Y, Z) integer class ids.
+        gt: (X, Y, Z) integer class ids.
+        origins: (T, 3), metres, in ``grid.frame``.
+        grid: Voxel grid; RayIoU is published for Occ3D-nuScenes only, other grids are an extension.
+        thresholds: Depth errors that count as right, metres.
+
+    Raises:
+        ValueError: If a shape does not fit.
+    """
+    for name, labels in (('pred', pred), ('gt', gt)):
+        if tuple(labels.shape) != grid.shape:
+            raise ValueError(f'{name} must have the grid shape {grid.shape}, got {tuple(labels.shape)}')
+        grid.check_labels(labels, name)
+    origins = np.asarray(origins, dtype=np.float32)
+    if origins.ndim != 2 or origins.shape[1] != 3 or not np.isfinite(origins).all():
+        raise ValueError(f'origins must be finite and (T, 3) in metres, got shape {origins.shape}')
+    lower, size = np.array(grid.lower, dtype=np.float32), np.array(grid.voxel_size, dtype=np.float32)
+    if not np.all(size == size[0]):
+        raise ValueError(f'RayIoU needs cubic voxels, got {grid.voxel_size}')
+    directions = ray_directions()
+    ends = (origins[:, None] + directions[None]).reshape(-1, 3)
+    starts = np.repeat(origins, len(directions), axis=0)
+    starts, ends = (starts - lower) / size, (ends - lower) / size
+    depth_gt, label_gt, _ = cast_rays(gt, starts, ends, grid.free_index)
+    depth_pred, label_pred, _ = cast_rays(pred, starts, ends, grid.free_index)
+    kept = label_gt != grid.free_index
+    label_gt, label_pred = label_gt[kept], label_pred[kept]
+    error = np.abs(depth_pred[kept].astype(np.float32) * size[0] - depth_gt[kept].astype(np.float32) * size[0])
+    right = label_gt == label_pred
+    classes = grid.num_classes
+    tp = [np.bincount(label_gt[right & (error < t)], minlength=classes)[:classes] for t in thresholds]
+    counts = (np.bincount(labels, minlength=classes)[:classes] for labels in (label_gt, label_pred))
+    return RayCounts(np.stack(tp).astype(np.int64), *counts)
+
+
+def summarize_rays(counts: RayCounts, grid: VoxelGrid, thresholds: Sequence[float] = (1, 2, 4)) -> dict:
+    """RayIoU from counts.
+
+    Returns:
+        ``RayIoU`` (mean over classes and thresholds), ``RayIoU@<t>``, and ``per_class`` (T, C) float64 with NaN for free space
+        and for classes that are neither true nor predicted; they are left out of the means. Fractions.
+    """
+    union = counts.gt + counts.pred - counts.tp
+    iou = np.full(counts.tp.shape, np.nan)
+    np.divide(counts.tp, union, out=iou, where=union > 0)
+    iou[:, grid.free_index] = np.nan
+
+    def mean(values: np.ndarray) -> float:
+        return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else float('nan')
+
+    result = {'RayIoU': mean(iou)}
+    result.update({f'RayIoU@{t:g}': mean(row) for t, row in zip(thresholds, iou)})
+    return {**result, 'per_class': iou}
+
+
+def ray_iou(
+    preds: Iterable[np.ndarray],
+    gts: Iterable[np.ndarray],
+    origins: Iterable[np.ndarray],
+    grid: VoxelGrid | dict,
+    thresholds: Sequence[float] = (1, 2, 4),
+) -> dict:
+    """RayIoU over frames; memory does not grow with their number.
+
+    Args:
+        preds: Predicted class ids of each frame, (X, Y, Z) integer.
+        gts: True class ids of each frame, (X, Y, Z) integer.
+        origins: Query origins of each frame, (T, 3) metres in ``grid.frame``, see :func:`lidar_origins`.
+        grid: Voxel grid, or its config dict.
+        thresholds: Depth errors that count as right, metres.
+
+    Returns:
+        See :func:`summarize_rays`.
+
+    Raises:
+        ValueError: If there is no frame, or the three do not have the same number of frames, or a shape does not fit.
+    """
+    grid = VoxelGrid.build(grid)
+    total = None
+    for pred, gt, points in zip(preds, gts, origins, strict=True):
+        counts = count_rays(np.asarray(pred), np.asarray(gt), points, grid, thresholds)
+        total = counts if total is None else total + counts
+    if total is None:
+        raise ValueError('ray_iou got no frame')
+    return summarize_rays(total, grid, thresholds)
