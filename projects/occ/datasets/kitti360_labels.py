@@ -188,8 +188,8 @@ def warn_if_upper_classes_miss(counts: np.ndarray, origin: str) -> bool:
     suspicious = bool(counts[1 : known + 1].any() and not counts[_LAST_SUSPICIOUS_CLASS + 1 : known + 1].any())
     if suspicious:
         print_log(
-            f'{origin}: no voxel has a class above {_LAST_SUSPICIOUS_CLASS}, which no street of KITTI-360 lacks: these labels '
-            f"come from another data set's map; convert the raw ones with convert_raw_labels(..., overwrite=True) ({_HOW})",
+            f'{origin}: no voxel has a class above {_LAST_SUSPICIOUS_CLASS}, which hardly a street of KITTI-360 lacks, so they '
+            f"seem made with another data set's map; convert the raw ones by convert_raw_labels(..., overwrite=True) ({_HOW})",
             logger='current',
             level=logging.WARNING,
         )
