@@ -28,9 +28,7 @@ model = dict(
         cross_attn=dict(num_heads=4, num_points=(8, 16, 16), dropout=0.0),
         ffn=dict(feedforward_channels=128, ffn_drop=0.0),
     ),
-    occ_head=dict(
-        in_dims=64, hidden_dims=128, out_dims=64, with_cp=False, loss_occ=dict(class_weights=_base_.class_weights)
-    ),
+    occ_head=dict(in_dims=64, hidden_dims=128, out_dims=64, with_cp=False, loss_occ=dict(class_weights=_base_.class_weights)),
 )
 
 optim_wrapper = dict(

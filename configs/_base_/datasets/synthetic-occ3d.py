@@ -1,6 +1,6 @@
 """Generated streets in the format of Occ3D-nuScenes, small enough for a CPU: 32 m x 32 m around the car in voxels of 0.8 m.
 
-    python tools/create_data.py synthetic --format both --preset tiny --image-size 200x112 --out data/synthetic
+python tools/create_data.py synthetic --format both --preset tiny --image-size 200x112 --out data/synthetic
 """
 
 _base_ = ['./occ3d-nus.py']
