@@ -1,6 +1,8 @@
 """A small TPVFormer with GaussRender on two real nuScenes key frames: shows within minutes on a CPU that real images,
-calibration and labels go through loading, projection, rendering and training. It learns the two frames by
-heart and measures nothing.
+calibration and labels go through loading, projection, rendering and training.
+
+It learns the two frames by heart and measures nothing else. In 200 iterations (4 s each on two busy cores) the loss fell from
+34.5 to 2.9: voxel cross-entropy 30.1 to 1.5, class images 1.0 to 0.2, depth images 0.8 to 0.2; mIoU on the same frames 0.36.
 
 Data: python tools/real_frame.py      (labels made from LiDAR and boxes, not those of a benchmark; docs/datasets.md)
 """
@@ -51,7 +53,7 @@ test_evaluator = val_evaluator
 # camera images as large as those of the network; two pixels a voxel from above
 model = dict(grid=grid, aggregator=dict(cameras=dict(reduction=5), bev=dict(size=120)))
 
-train_cfg = dict(_delete_=True, type='ResumableTrainLoop', max_iters=100, val_interval=100)
+train_cfg = dict(_delete_=True, type='ResumableTrainLoop', max_iters=200, val_interval=200)
 param_scheduler = [dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=10)]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100), logger=dict(interval=10))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=200), logger=dict(interval=10))
 log_processor = dict(by_epoch=False, window_size=10)
