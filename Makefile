@@ -3,6 +3,7 @@
 #   make test            the whole test-suite (no GPU, no network after set-up, no dataset)
 #   make setup           only the environment;  PYTHON=python3.12 or VENV=/path choose others
 #   FORCE_CUDA=1 make setup   build the CUDA operators too (needs the CUDA toolkit of your torch)
+#   make gpu-check       on a GPU machine without network: build, test, sanitize and time the CUDA rasteriser with $(PYTHON)
 PYTHON ?= python3
 VENV ?= .venv
 MAX_JOBS ?= 2
@@ -13,7 +14,7 @@ EXTENSION_SOURCES := $(wildcard $(EXTENSION)/setup.py $(EXTENSION)/pyproject.tom
 MMCV := mmcv==2.1.0
 HAS_OPS := $(BIN)/python -c "import mmcv.ops; from mmcv.ops import ModulatedDeformConv2d"
 
-.PHONY: setup test demo lint format clean
+.PHONY: setup test gpu-check demo lint format clean
 setup: $(VENV)/.installed
 
 $(VENV)/.created:
@@ -52,18 +53,36 @@ $(VENV)/.lint: requirements/lint.txt | $(VENV)/.created
 test: setup
 	$(BIN)/python -m pytest
 
+# Builds into $(GPU_BUILD), not into the source tree, with a Python that has torch, numpy and pytest (matplotlib draws the timings).
+GPU_BUILD := build/gpu-check
+gpu-check: export PYTHONPATH := $(abspath $(GPU_BUILD))
+gpu-check:
+	cd $(EXTENSION) && FORCE_CUDA=1 MAX_JOBS=$(MAX_JOBS) $(PYTHON) setup.py build_ext \
+	  --build-lib $(abspath $(GPU_BUILD)) --build-temp $(abspath $(GPU_BUILD))/objects
+	cp $(EXTENSION)/gaussian_rasterization/*.py $(GPU_BUILD)/gaussian_rasterization/
+	$(PYTHON) -c "import torch, gaussian_rasterization as g; print(g.build_config()); assert g.build_config()['cuda'] and torch.cuda.is_available()"
+	cd $(EXTENSION) && $(PYTHON) -m pytest --import-mode=importlib -ra -m cuda tests
+	@if command -v compute-sanitizer > /dev/null; then \
+	  for tool in memcheck racecheck synccheck; do \
+	    compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) $(EXTENSION)/tests/fuzz.py --backend cuda --scenes 15 || exit 1; \
+	  done; \
+	else echo "compute-sanitizer is not installed: skipped"; fi
+	$(PYTHON) $(EXTENSION)/tests/fuzz.py --backend cuda --seconds 30
+	mkdir -p docs/benchmarks
+	$(PYTHON) $(EXTENSION)/benchmarks/bm_rasterize.py --backend cuda --threads 1 --out docs/benchmarks/rasterizer_cuda
+
 demo: setup
 	$(BIN)/python tools/demo.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@files=$$(git ls-files '*.cpp' '*.cu' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format --dry-run --Werror $$files
+	@files=$$(git ls-files '*.cpp' '*.cu' '*.cuh' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format --dry-run --Werror $$files
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	@files=$$(git ls-files '*.cpp' '*.cu' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format -i $$files
+	@files=$$(git ls-files '*.cpp' '*.cu' '*.cuh' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format -i $$files
 
 clean:
 	rm -rf $(VENV) build *.egg-info $(EXTENSION)/build $(EXTENSION)/*.egg-info

@@ -113,6 +113,8 @@ def extension():
             '2',
             '-lineinfo',
             '--expt-relaxed-constexpr',
+            # the same bits as the CPU backend; the inner loops ask for fused products by name
+            '-fmad=false',
             '-Xcompiler',
             '-fvisibility=hidden',
         ]

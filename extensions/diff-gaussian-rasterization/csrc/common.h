@@ -26,6 +26,7 @@ constexpr int MASK_TILE = 16;
 // The alpha >= alpha_min ellipse is listed a little larger than it is; the test per pixel decides.
 constexpr float EXTENT_FACTOR = 1.001f;
 constexpr float EXTENT_MARGIN = 1e-3f;
+constexpr int TILE = 16;
 
 struct Options {
   float near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier;
@@ -178,6 +179,23 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   if (!(x0 <= x_end && y0 <= y_end)) return false;
   s.x0 = (uint16_t)x0, s.x1 = (uint16_t)x_end, s.y0 = (uint16_t)y0, s.y1 = (uint16_t)y_end;
   return true;
+}
+
+// Tiles [x0, x1] of tile row y, within [first, last], that the ellipse meets, exactly up to the margin of `extent`: in a
+// horizontal band an ellipse is widest at its extreme point, or at the edge of the band that is nearest to it.
+RASTER_FN void tile_span(const Splat& s, int y, int first, int last, int& x0, int& x1) {
+  const float top = (float)(y * TILE) - s.v, bottom = top + (TILE - 1), inner = 1.0f / s.inv_xx;
+  const float at = s.cov_xy * sqrtf(s.extent / s.cov_xx);
+  float reach[2];
+  for (int side = 0; side < 2; ++side) {
+    const float sign = side ? 1.0f : -1.0f, dy = clampf(sign * at, top, bottom);
+    const float room = s.extent - dy * dy / s.cov_yy;
+    reach[side] = s.u + s.slope * dy + sign * (sqrtf(inner * (room < 0.0f ? 0.0f : room)) * 1.0001f + 0.01f);
+  }
+  const int lo = (int)clampf(floorf(reach[0]), 0.0f, 65535.0f), hi = (int)clampf(ceilf(reach[1]), -1.0f, 65535.0f);
+  const int left = (lo > s.x0 ? lo : s.x0) / TILE, end = hi < s.x1 ? hi : s.x1, right = end < 0 ? -1 : end / TILE;
+  x0 = left > first ? left : first;
+  x1 = right < last ? right : last;
 }
 
 // What the image says about one splat: sums over its pixels of h = exp(power) dL/dalpha times 1, t, y, t^2, t y, y^2 with y =

@@ -8,7 +8,6 @@
 
 namespace gaussian_rasterization {
 
-constexpr int TILE = 16;
 constexpr int BLOCK = 16;  // tiles of a block, side by side
 constexpr int BATCH = 32;  // splats whose data a tile keeps in cache at a time
 
@@ -55,11 +54,6 @@ inline int64_t row_count(const Splat& s, int first_band, int end) {
 inline __attribute__((always_inline)) int64_t gradient_row(const Splat& s, const TileJob& job) {
   const int first = s.y0 / TILE > job.first_band ? s.y0 / TILE : job.first_band;
   return s.row + (job.block_y - first) * blocks_across(s) + (job.block_x - s.x0 / (TILE * BLOCK));
-}
-
-// Layout of a gradient row: C feature gradients (if needed), h, and with geometry: z, t, y, tt, ty, yy (see Moments).
-inline int row_width(int channels, bool need_features, bool need_geometry) {
-  return (need_features ? channels : 0) + 1 + (need_geometry ? 6 : 0);
 }
 
 struct Kernels {

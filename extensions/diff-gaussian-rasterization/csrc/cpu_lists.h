@@ -138,29 +138,12 @@ struct Blocks {
 
 // Lists of the tiles of one block.
 struct TileLists {
-  // Tiles [x0, x1] of tile row y that the ellipse meets, exactly up to the margin of `extent`: in a horizontal band an ellipse
-  // is widest at its extreme point, or at the edge of the band that is nearest to it.
-  static void span(const Splat& s, int y, int first, int last, int& x0, int& x1) {
-    const float top = (float)(y * TILE) - s.v, bottom = top + (TILE - 1);
-    const float slope = s.slope, inner = 1.0f / s.inv_xx;
-    const float at = s.cov_xy * std::sqrt(s.extent / s.cov_xx);
-    const auto reach = [&](float dy, float sign) {
-      const float room = std::max(s.extent - dy * dy / s.cov_yy, 0.0f);
-      return s.u + slope * dy + sign * (std::sqrt(inner * room) * 1.0001f + 0.01f);
-    };
-    const float lo = reach(clampf(-at, top, bottom), -1.0f), hi = reach(clampf(at, top, bottom), 1.0f);
-    x0 = std::max<int>(s.x0, (int)clampf(std::floor(lo), 0.0f, 65535.0f)) / TILE;
-    x1 = std::min<int>(s.x1, (int)clampf(std::ceil(hi), -1.0f, 65535.0f));
-    x1 = x1 < 0 ? -1 : x1 / TILE;
-    x0 = std::max(x0, first), x1 = std::min(x1, last);
-  }
-
   void build(const std::vector<Splat>& splats, const int32_t* list, int64_t count, int y, int first_tile, int tiles) {
     spans.resize(count);
     int64_t counts[BLOCK + 1] = {};
     for (int64_t i = 0; i < count; ++i) {
       int x0, x1;
-      span(splats[list[i]], y, first_tile, first_tile + tiles - 1, x0, x1);
+      tile_span(splats[list[i]], y, first_tile, first_tile + tiles - 1, x0, x1);
       if (x0 > x1) x0 = first_tile, x1 = first_tile - 1;  // not in this block; the bounds may be far outside
       spans[i] = {(int8_t)(x0 - first_tile), (int8_t)(x1 - first_tile)};
       for (int x = spans[i].first; x <= spans[i].second; ++x) ++counts[x + 1];

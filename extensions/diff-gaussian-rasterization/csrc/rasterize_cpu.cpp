@@ -23,6 +23,7 @@
 #endif
 
 #include "cpu_lists.h"
+#include "operators.h"
 
 namespace gaussian_rasterization {
 
@@ -45,16 +46,6 @@ const Kernels& kernels() {
 }
 
 namespace {
-
-using at::Tensor;
-using std::optional;
-
-// Bytes of gradient rows held at a time, if a single row of blocks needs no more.
-int64_t row_bytes() {
-  const char* wish = std::getenv("GAUSSIAN_RASTERIZATION_ROW_BYTES");
-  const int64_t bytes = wish ? std::atoll(wish) : 0;
-  return bytes > 0 ? bytes : 1ll << 30;
-}
 
 // Ask for large pages behind big fresh memory: faulting it in page by page can cost more than rendering into it.
 void prefer_large_pages(void* memory, size_t bytes) {
@@ -102,62 +93,12 @@ struct AlignedBuffer {
   std::unique_ptr<void, Free> memory;
 };
 
-struct Call {
-  Options options;
-  int width, height, channels;
-  int64_t views;
-};
-
-Call check(const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features,
-           const Tensor& viewmats, const Tensor& Ks, const Tensor& background, const optional<Tensor>& tile_mask, int64_t width,
-           int64_t height, const Options& options) {
-  const int64_t count = means.size(0), views = viewmats.size(0);
-  for (const Tensor* t : {&means, &quats, &scales, &opacities, &viewmats, &Ks, &background}) {
-    TORCH_CHECK_TYPE(t->scalar_type() == at::kFloat, "gaussian_rasterization: expected float32, got ", t->scalar_type());
-    TORCH_CHECK_VALUE(t->is_cpu(), "gaussian_rasterization: expected CPU tensors, got ", t->device());
+// Labels index sums of the tiles.
+void check_labels(const Tensor& labels, int channels) {
+  for (int64_t i = 0; labels.scalar_type() == at::kInt && i < labels.size(0); ++i) {
+    const int32_t label = labels.const_data_ptr<int32_t>()[i * labels.stride(0)];
+    TORCH_CHECK_VALUE(label >= 0 && label < channels, "gaussian_rasterization: label ", label, " is not in 0..", channels - 1);
   }
-  TORCH_CHECK_VALUE(means.dim() == 2 && means.size(1) == 3, "gaussian_rasterization: means must be (G, 3), got ",
-                    means.sizes());
-  TORCH_CHECK_VALUE(quats.dim() == 2 && quats.size(0) == count && quats.size(1) == 4,
-                    "gaussian_rasterization: quats must be (G, 4), got ", quats.sizes());
-  TORCH_CHECK_VALUE(scales.dim() == 2 && scales.size(0) == count && scales.size(1) == 3,
-                    "gaussian_rasterization: scales must be (G, 3), got ", scales.sizes());
-  TORCH_CHECK_VALUE(opacities.dim() == 1 && opacities.size(0) == count, "gaussian_rasterization: opacities must be (G,), got ",
-                    opacities.sizes());
-  TORCH_CHECK_VALUE(viewmats.dim() == 3 && viewmats.size(1) == 4 && viewmats.size(2) == 4 && views > 0,
-                    "gaussian_rasterization: viewmats must be (V, 4, 4), got ", viewmats.sizes());
-  TORCH_CHECK_VALUE(Ks.dim() == 3 && Ks.size(0) == views && Ks.size(1) == 3 && Ks.size(2) == 3,
-                    "gaussian_rasterization: Ks must be (V, 3, 3), got ", Ks.sizes());
-  TORCH_CHECK_VALUE(background.dim() == 2 && background.size(0) == views && background.size(1) > 0,
-                    "gaussian_rasterization: background must be (V, C), got ", background.sizes());
-  const int64_t channels = background.size(1);
-  TORCH_CHECK_VALUE(features.is_cpu(), "gaussian_rasterization: expected CPU tensors, got ", features.device());
-  if (features.scalar_type() == at::kInt) {
-    TORCH_CHECK_VALUE(features.dim() == 1 && features.size(0) == count, "gaussian_rasterization: labels must be (G,), got ",
-                      features.sizes());
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t label = features.const_data_ptr<int32_t>()[i * features.stride(0)];
-      TORCH_CHECK_VALUE(label >= 0 && label < channels, "gaussian_rasterization: label ", label, " is not in 0..",
-                        channels - 1);
-    }
-  } else {
-    TORCH_CHECK_TYPE(features.scalar_type() == at::kFloat, "gaussian_rasterization: features must be float32 or int32, got ",
-                     features.scalar_type());
-    TORCH_CHECK_VALUE(features.dim() == 2 && features.size(0) == count && features.size(1) == channels,
-                      "gaussian_rasterization: features must be (G, ", channels, "), got ", features.sizes());
-  }
-  TORCH_CHECK_VALUE(count < INT32_MAX, "gaussian_rasterization: too many Gaussians: ", count);
-  TORCH_CHECK_VALUE(width > 0 && height > 0 && width <= 32768 && height <= 32768, "gaussian_rasterization: image size ", width,
-                    " x ", height, " is not in 1..32768");
-  TORCH_CHECK_VALUE(channels <= 65536, "gaussian_rasterization: at most 65536 channels, got ", channels);
-  if (tile_mask) {
-    TORCH_CHECK_VALUE(tile_mask->is_cpu() && tile_mask->scalar_type() == at::kBool && tile_mask->dim() == 3 &&
-                          tile_mask->size(0) == views && tile_mask->size(1) == (height + MASK_TILE - 1) / MASK_TILE &&
-                          tile_mask->size(2) == (width + MASK_TILE - 1) / MASK_TILE,
-                      "gaussian_rasterization: tile_mask must be bool (V, ceil(H / 16), ceil(W / 16)), got ",
-                      tile_mask->sizes());
-  }
-  return {options, (int)width, (int)height, (int)channels, views};
 }
 
 static_assert(TILE == MASK_TILE, "tile_mask switches tiles");
@@ -223,7 +164,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
   const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
                            (float)scale_modifier, offcentre,       rect12,           exact_cap};
   const Call call =
-      check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options);
+      check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options, at::kCPU);
+  check_labels(features_, call.channels);
   const Tensor features = features_.contiguous(), viewmats = viewmats_.contiguous(), Ks = Ks_.contiguous();
   const Tensor background = background_.contiguous();
   const optional<Tensor> mask = mask_ ? optional<Tensor>(mask_->contiguous()) : std::nullopt;
@@ -356,22 +298,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
   const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
                            (float)scale_modifier, offcentre,       rect12,           exact_cap};
   const Call call =
-      check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options);
+      check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options, at::kCPU);
+  check_labels(features_, call.channels);
   const int64_t views = call.views, pixels = width * height, count = means.size(0);
-  const auto check_image = [&](const Tensor& t, const char* name, int64_t dims, int64_t numel, at::ScalarType type) {
-    TORCH_CHECK_VALUE(t.is_cpu() && t.scalar_type() == type && t.dim() == dims && t.numel() == numel,
-                      "gaussian_rasterization: ", name, " does not fit the image: ", t.sizes(), " ", t.scalar_type());
-    return t.contiguous();
-  };
-  const auto check_grad = [&](const optional<Tensor>& t, const char* name, int64_t dims, int64_t numel) {
-    return t ? check_image(*t, name, dims, numel, at::kFloat) : Tensor();
-  };
-  const Tensor grad_features = check_grad(grad_features_, "grad_features", 4, views * pixels * call.channels);
-  const Tensor grad_depth = check_grad(grad_depth_, "grad_depth", 3, views * pixels);
-  const Tensor grad_alpha = check_grad(grad_alpha_, "grad_alpha", 3, views * pixels);
-  const Tensor light = check_image(light_, "light", 3, views * pixels, at::kFloat);
-  const Tensor stop = check_image(stop_, "stop", 3, views * pixels, at::kInt);
-  const Tensor order = check_image(order_, "order", 2, views * count, at::kInt);
+  const Tensor grad_features = check_grad(grad_features_, "grad_features", 4, views * pixels * call.channels, at::kCPU);
+  const Tensor grad_depth = check_grad(grad_depth_, "grad_depth", 3, views * pixels, at::kCPU);
+  const Tensor grad_alpha = check_grad(grad_alpha_, "grad_alpha", 3, views * pixels, at::kCPU);
+  const Tensor light = check_image(light_, "light", 3, views * pixels, at::kFloat, at::kCPU);
+  const Tensor stop = check_image(stop_, "stop", 3, views * pixels, at::kInt, at::kCPU);
+  const Tensor order = check_image(order_, "order", 2, views * count, at::kInt, at::kCPU);
   const Tensor features = features_.contiguous(), viewmats = viewmats_.contiguous(), Ks = Ks_.contiguous();
   const Tensor background = background_.contiguous();
   const optional<Tensor> mask = mask_ ? optional<Tensor>(mask_->contiguous()) : std::nullopt;

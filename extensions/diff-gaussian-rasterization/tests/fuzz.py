@@ -1,7 +1,8 @@
-"""Throw hostile scenes at the CPU backend; a script, not part of the test suite.
+"""Throw hostile scenes at a compiled backend; a script, not part of the test suite.
 
     python tests/fuzz.py --seconds 60               # the installed library
     python tests/fuzz.py --seconds 60 --sanitize    # a copy built with address and undefined-behaviour sanitizers
+    compute-sanitizer python tests/fuzz.py --backend cuda --scenes 20
 
 Every scene must neither crash nor leak memory errors nor make a non-finite value out of finite features and gradients.
 """
@@ -58,7 +59,7 @@ def scene(rng):
     return dict(tensors, viewmats=viewmats, Ks=Ks, width=width, height=height)
 
 
-def check(seed):
+def check(seed, backend):
     """Render one scene forward and backward and look at the results."""
     import numpy as np
     import torch
@@ -73,20 +74,22 @@ def check(seed):
         jacobian_clamp=['symmetric', 'offcentre'][rng.integers(2)],
         dilation=float(rng.choice([0.0, 0.3])),
     )
+    case = {k: v.to('cuda') if backend == 'cuda' and isinstance(v, torch.Tensor) else v for k, v in case.items()}
     leaves = {k: case[k].requires_grad_() for k in ('means', 'quats', 'scales', 'opacities', 'features', 'background')}
     options = {}
     if rng.random() < 0.3:
         options['num_classes'] = case['features'].shape[1]
-        case['features'] = torch.tensor(rng.integers(0, options['num_classes'], len(case['means'])))
+        labels = rng.integers(0, options['num_classes'], len(case['means']))
+        case['features'] = torch.tensor(labels, device=case['means'].device)
         del leaves['features']
     if rng.random() < 0.3:
         blocks = (len(case['viewmats']), -(-case['height'] // 16), -(-case['width'] // 16))
-        options['tile_mask'] = torch.tensor(rng.random(blocks) < 0.5)
+        options['tile_mask'] = torch.tensor(rng.random(blocks) < 0.5, device=case['means'].device)
     if rng.random() < 0.3:
         os.environ['GAUSSIAN_RASTERIZATION_ROW_BYTES'] = '5000'
     else:
         os.environ.pop('GAUSSIAN_RASTERIZATION_ROW_BYTES', None)
-    out = rasterize(**case, settings=settings, backend='cpu', **options)
+    out = rasterize(**case, settings=settings, backend=backend, **options)
     weights = [torch.randn_like(image) for image in out[:3]]
     loss = sum((w * image).sum() for w, image in zip(weights, out[:3], strict=True))
     loss.backward()
@@ -126,7 +129,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seconds', type=float, default=60.0)
     parser.add_argument('--seed', type=int, default=0, help='first seed')
-    parser.add_argument('--sanitize', action='store_true')
+    parser.add_argument('--scenes', type=int, help='stop after so many')
+    parser.add_argument('--backend', default='cpu', choices=['cpu', 'cuda'])
+    parser.add_argument('--sanitize', action='store_true', help='of the CPU backend')
     args = parser.parse_args()
     if args.sanitize:
         raise SystemExit(sanitized(['--seconds', str(args.seconds), '--seed', str(args.seed)]))
@@ -135,8 +140,8 @@ def main():
     config = build_config()
     print(f'{config["library"]} ({config["simd"]})', flush=True)
     end, seed = time.monotonic() + args.seconds, args.seed
-    while time.monotonic() < end:
-        check(seed)
+    while time.monotonic() < end and seed - args.seed != args.scenes:
+        check(seed, args.backend)
         seed += 1
         if (seed - args.seed) % 200 == 0:
             print(f'{seed - args.seed} scenes, {end - time.monotonic():.0f} s left', flush=True)

@@ -110,14 +110,13 @@ def test_bitwise_equal_for_any_number_of_threads(make_scene):
             assert torch.equal(a, b)
 
 
-def test_gradient_rows_in_several_passes(make_scene, monkeypatch):
+def test_gradient_rows_in_several_passes(compiled, make_scene, to_device, monkeypatch):
     """A budget below the need splits the backward pass; sums differ in rounding only."""
-    _need_cpu()
-    scene = make_scene(2, count=500, width=300, height=90)
+    scene = to_device(make_scene(2, count=500, width=300, height=90), compiled)
     weights = [torch.randn(1, 90, 300, 3), torch.randn(1, 90, 300), torch.randn(1, 90, 300)]
-    _, want = _render(scene, RasterSettings(), 'cpu', weights)
+    _, want = _render(scene, RasterSettings(), compiled, weights)
     monkeypatch.setenv('GAUSSIAN_RASTERIZATION_ROW_BYTES', '4096')
-    _, got = _render(scene, RasterSettings(), 'cpu', weights)
+    _, got = _render(scene, RasterSettings(), compiled, weights)
     assert any(not torch.equal(want[name], got[name]) for name in want)
     for name in want:
         torch.testing.assert_close(got[name], want[name], rtol=1e-4, atol=1e-5 * float(want[name].abs().max()))

@@ -186,6 +186,18 @@ def test_labels_equal_one_hot(backend, to_device, make_scene):
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+def test_labels_without_gaussians(backend, to_device):
+    """An empty tensor of labels is still labels: the background, and a gradient to it."""
+    scene = to_device(_one(count=0, channels=1), backend)
+    device = scene['means'].device
+    scene['features'] = torch.zeros(0, dtype=torch.int64, device=device)
+    background = torch.tensor([0.5, 2.0, -1.0], device=device, requires_grad=True)
+    out = rasterize(**dict(scene, background=background), num_classes=3, backend=backend)
+    assert (out.features == background).all() and (out.alpha == 0).all()
+    out.features.sum().backward()
+    assert (background.grad == out.alpha.numel()).all()
+
+
 def test_tile_mask(backend, to_device, make_scene):
     scene = to_device(make_scene(20, count=100), backend)
     mask = torch.tensor([[[True, False, True], [False, True, False]]], device=scene['means'].device)
