@@ -32,7 +32,7 @@ struct Images {
 // Blend channels [c0, c0 + width), width <= N; depth, alpha and the state come with the first ones. N = 0: labels, with width *
 // THREADS floats of shared memory for the sums.
 template <int N>
-__global__ void __launch_bounds__(THREADS, 3) blend_kernel(Tiles tiles, Images out, int c0, int width) {
+__global__ void __launch_bounds__(THREADS, N > 24 ? 2 : 3) blend_kernel(Tiles tiles, Images out, int c0, int width) {
   constexpr int BATCH = 64, ROOM = N > 0 ? N : 1;
   __shared__ Entry entries[BATCH];
   __shared__ __align__(16) float payload[BATCH * ROOM];
