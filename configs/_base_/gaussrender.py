@@ -7,7 +7,7 @@ A base file must not define ``model`` twice, so this one defines the block and t
     aggregator.gaussians.feat_channels = 256            # channels of the network's voxel features; None: opacity from logits
     model = dict(aggregator=aggregator)
 
-The runtime base config already imports the aggregator. On the command line the same fields are model.aggregator.<block>.<field>.
+The runtime base config imports the aggregator. On the command line the fields are model.aggregator.<block>.<field>.
 """
 
 # Sensor views, Gaussians half a voxel wide: the published setting of SSCBench-KITTI-360 and the start for other data.
