@@ -1,12 +1,21 @@
 """Plain data that travels between the layers.
 
-``VoxelGrid`` and ``OccPrediction`` need torch and numpy only; ``OccDataSample`` needs mmengine and is loaded on first use.
+All need torch and numpy only but ``OccDataSample``, which needs mmengine and is loaded on first use.
 """
 
 from .occ_prediction import OccPrediction
 from .voxel_grid import VoxelGrid
+from .voxel_projection import VoxelProjection, frustum_indices, project_voxel_centres, scaled_shape
 
-__all__ = ['OccDataSample', 'OccPrediction', 'VoxelGrid']
+__all__ = [
+    'OccDataSample',
+    'OccPrediction',
+    'VoxelGrid',
+    'VoxelProjection',
+    'frustum_indices',
+    'project_voxel_centres',
+    'scaled_shape',
+]
 
 
 def __getattr__(name):
