@@ -1,0 +1,233 @@
+"""The matrix of the paper: every family on every benchmark it is reported on, with and without GaussRender.
+
+A cell is a full config, listed in ``model-index.yml``, and a small child under ``configs/debug`` that trains on generated
+frames. Every child is trained for 20 iterations and tested here, by the tools.
+"""
+
+import ast
+import importlib.util
+import json
+import math
+import re
+import uuid
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+import yaml
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+
+from projects.occ.structures import VoxelGrid
+
+ROOT = Path(__file__).resolve().parents[1]
+# benchmark -> format of the generated frames
+FORMATS = {'occ3d-nus': 'occ3d', 'surroundocc-nus': 'surroundocc', 'sscbench-kitti360': 'sscbench-kitti360'}
+FULL = {
+    'tpvformer': 'tpvformer_r101-dcn_8xb1-20e_{}.py',
+    'surroundocc': 'surroundocc_r101-dcn_8xb1-20e_{}.py',
+}
+CELLS = (
+    ('tpvformer', 'occ3d-nus'),
+    ('tpvformer', 'surroundocc-nus'),
+    ('surroundocc', 'occ3d-nus'),
+    ('surroundocc', 'surroundocc-nus'),
+)
+RENDERED = {f'loss_render_{view}_{what}' for view in ('cam', 'bev') for what in ('sem', 'depth')}
+ITERATIONS = 20
+IMAGE_WH = (96, 48)
+
+every_cell = pytest.mark.parametrize(('family', 'benchmark'), CELLS)
+with_and_without = pytest.mark.parametrize('suffix', ['', '_gaussrender'], ids=['baseline', 'gaussrender'])
+
+
+def full_path(family: str, benchmark: str, suffix: str = '') -> Path:
+    """The config of a cell."""
+    return ROOT / 'configs' / family / FULL[family].format(benchmark + suffix)
+
+
+def small_path(family: str, benchmark: str, suffix: str = '') -> Path:
+    """Its child for generated frames."""
+    return ROOT / 'configs' / 'debug' / f'{family}_tiny_synthetic-{FORMATS[benchmark]}{suffix}.py'
+
+
+@cache
+def load(path: Path) -> Config:
+    """A config, read once; not to be changed."""
+    return Config.fromfile(path)
+
+
+@cache
+def parameter_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of everything in the checkpoint of a config, without memory for the network."""
+    model = load(path).model.to_dict()
+    aggregator = model.pop('aggregator', None)
+    with torch.device('meta'):
+        network = MODELS.build(model)
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if aggregator:
+        block = MODELS.build(aggregator, default_args=dict(grid=network.grid))
+        shapes.update({f'aggregator.{name}': tuple(value.shape) for name, value in block.state_dict().items()})
+    return shapes
+
+
+@every_cell
+@with_and_without
+def test_full_config_says_where_it_departs_and_builds(family, benchmark, suffix):
+    path = full_path(family, benchmark, suffix)
+    header = ast.get_docstring(ast.parse(path.read_text()))
+    assert 'Departures' in header and 'mIoU' in header
+    cfg = load(path)
+    grid = VoxelGrid.build(cfg.model.grid)
+    for part in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset, cfg.val_evaluator):
+        part = part[0] if isinstance(part, list) else part
+        assert VoxelGrid.build(part.grid) == grid
+    assert len(parameter_shapes(path)) > 300
+
+
+@every_cell
+def test_without_the_block_it_is_the_baseline(family, benchmark):
+    paths = [full_path(family, benchmark, suffix) for suffix in ('', '_gaussrender')]
+    baseline, rendered = (load(path).to_dict() for path in paths)
+    assert 'aggregator' not in baseline['model']
+    assert rendered['model'].pop('aggregator')['type'] == 'GaussRenderAggregator'
+    assert rendered['model'] == baseline['model']
+    for key in ('train_dataloader', 'test_dataloader', 'test_evaluator', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
+        assert rendered[key] == baseline[key], key
+    names, more = (parameter_shapes(path) for path in paths)
+    assert names == {name: shape for name, shape in more.items() if not name.startswith('aggregator.')}
+    assert len(more) > len(names)
+
+
+@every_cell
+@with_and_without
+def test_small_child_is_of_the_same_kind(family, benchmark, suffix):
+    full, small = (load(path(family, benchmark, suffix)) for path in (full_path, small_path))
+    for part in ('view_encoder', 'occ_head'):
+        assert small.model[part].type == full.model[part].type
+    assert small.train_dataloader.dataset.type == full.train_dataloader.dataset.type
+    for key in ('frame', 'free_index', 'ignore_index', 'class_names'):
+        assert small.grid[key] == full.grid[key]
+    if suffix:
+        assert small.model.aggregator.cameras == full.model.aggregator.cameras
+
+
+def listed_models() -> list[dict]:
+    """Entries of all metafiles that the index imports."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    return [model for path in index['Import'] for model in yaml.safe_load((ROOT / path).read_text())['Models']]
+
+
+def test_the_index_lists_every_config_once():
+    listed = [model['Config'] for model in listed_models()]
+    existing = sorted(str(path.relative_to(ROOT)) for family in FULL for path in (ROOT / 'configs' / family).glob('*.py'))
+    assert sorted(listed) == existing
+    assert {str(full_path(*cell, suffix).relative_to(ROOT)) for cell in CELLS for suffix in ('', '_gaussrender')} <= set(listed)
+
+
+def test_the_index_agrees_with_configs_and_readmes():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    collections = [c for path in index['Import'] for c in yaml.safe_load((ROOT / path).read_text())['Collections']]
+    readmes = {c['Name']: (ROOT / c['README']).read_text() for c in collections}
+    assert all((ROOT / c['Code']['URL']).is_dir() for c in collections)
+    for model in listed_models():
+        path = Path(model['Config'])
+        assert model['Name'] == path.stem
+        assert path.name in readmes[model['In Collection']], f'{path.name} is missing in the README of its family'
+        assert f'{model["Metadata"]["Epochs"]}e_' in path.stem
+        gpus, batch = re.search(r'_(\d+)xb(\d+)-', path.stem).groups()
+        assert model['Metadata']['Batch Size'] == int(gpus) * int(batch)
+        for result in model.get('Results', []):
+            assert {'IoU', 'mIoU', 'RayIoU'} >= set(result['Metrics'])
+
+
+@pytest.fixture(scope='session')
+def tool():
+    """Loads a script of ``tools/`` by name; by path, because ``test`` is also a package of Python."""
+
+    @cache
+    def load_tool(name: str):
+        spec = importlib.util.spec_from_file_location(f'matrix_{name}', ROOT / 'tools' / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_tool
+
+
+@pytest.fixture(scope='module')
+def frames(tool, tmp_path_factory):
+    """Folder of generated frames of a format, two to train and two held out, made when first asked for."""
+    folder = tmp_path_factory.mktemp('frames')
+    size = ['--preset', 'tiny', '--image-size', 'x'.join(map(str, IMAGE_WH)), '--scenes-train', '1', '--scenes-val', '1']
+
+    @cache
+    def make(kind: str) -> Path:
+        out = folder / kind
+        assert tool('create_data').main(['synthetic', '--format', kind, *size, '--frames', '2', '--out', str(out)]) == 0
+        return out
+
+    return lambda kind: make('both' if kind in ('occ3d', 'surroundocc') else kind)
+
+
+def overrides(cfg: Config, data: Path, iterations: int = ITERATIONS) -> list[str]:
+    """Command-line options that train a small config on a few frames only."""
+    options = {
+        'train_cfg.max_epochs': None,
+        'train_cfg.max_iters': iterations,
+        'train_cfg.val_interval': iterations,
+        'train_dataloader.batch_size': 1,
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': iterations,
+        'default_hooks.checkpoint.save_best': None,
+        'default_hooks.logger.interval': 1,
+        'log_processor.by_epoch': False,
+        'log_level': 'ERROR',
+        # several runs in one process
+        'experiment_name': uuid.uuid4().hex,
+        'visualizer.name': uuid.uuid4().hex,
+    }
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        options[f'{split}_dataloader.dataset.data_root'] = f'{data}/'
+        steps = [step.type for step in dataset.pipeline]
+        if 'ResizeCropFlipImages' in steps:
+            at = f'{split}_dataloader.dataset.pipeline.{steps.index("ResizeCropFlipImages")}'
+            options[f'{at}.final_wh'] = '[{},{}]'.format(*IMAGE_WH)
+    return ['--allow-new-keys', '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+
+
+def rows_of(work_dir: Path) -> list[dict]:
+    """The log of a training: rows of iterations, and of the validation."""
+    (log,) = work_dir.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+@every_cell
+@with_and_without
+def test_every_cell_trains_and_is_tested(family, benchmark, suffix, tool, frames, tmp_path):
+    path = small_path(family, benchmark, suffix)
+    data = frames(FORMATS[benchmark])
+    # laying out the dumped config nicely takes long
+    with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
+        assert tool('train').main([str(path), '--work-dir', str(tmp_path / 'train'), *overrides(load(path), data)]) == 0
+        checkpoint = tmp_path / 'train' / f'iter_{ITERATIONS}.pth'
+        report = tmp_path / 'metrics.json'
+        test = [str(path), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--metrics-json', str(report)]
+        assert tool('test').main([*test, *overrides(load(path), data)]) == 0
+
+    rows = [row for row in rows_of(tmp_path / 'train') if 'loss' in row]
+    assert [row['step'] for row in rows] == list(range(1, ITERATIONS + 1))
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    terms = {name for name in rows[0] if name.startswith('loss_')}
+    assert terms & RENDERED == (RENDERED if suffix else set()) and terms - RENDERED
+    # two frames are soon learnt; the terms are those that both configs of a cell have
+    first, last = (sum(sum(row[name] for name in terms - RENDERED) for row in part) for part in (rows[:4], rows[-4:]))
+    assert last < 0.9 * first
+    metrics = json.loads(report.read_text())
+    assert 0 <= metrics['mIoU'] <= 1 and 0 <= metrics['IoU'] <= 1
+    if load(path).val_dataloader == load(path).test_dataloader:
+        (validated,) = (row for row in rows_of(tmp_path / 'train') if 'occ/mIoU' in row)
+        assert [metrics[key] for key in ('mIoU', 'IoU')] == pytest.approx([validated[f'occ/{key}'] for key in ('mIoU', 'IoU')])
