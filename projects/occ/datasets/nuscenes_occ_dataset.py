@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from mmdet3d.registry import TRANSFORMS
-from mmengine.dataset import BaseDataset
 from mmengine.fileio import join_path
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
 
+from .frame_dataset import FrameDataset
 from .frame_record import FrameRecord, geometry_problems
 from .info_formats import read_info_file
 
@@ -34,7 +34,7 @@ def mini_subset_indices(num_frames: int) -> list[int]:
     return random.Random(MINI_SEED).sample(range(num_frames), int(MINI_FRACTION * num_frames))
 
 
-class NuScenesOccDataset(BaseDataset):
+class NuScenesOccDataset(FrameDataset):
     """Key frames of nuScenes with an occupancy label each; base of the two benchmarks.
 
     An item that reaches the pipeline is a dict (N cameras in the order of ``cam_names``; matrices float64, metres, pixels):
@@ -55,7 +55,7 @@ class NuScenesOccDataset(BaseDataset):
             weights used; True is exact. ``ref2cam``, by which the renderer looks, is always exact.
         test_mode: As in mmengine.
         backend_args: Arguments of mmengine's file backend for the annotation file.
-        **kwargs: Further arguments of mmengine's ``BaseDataset``.
+        **kwargs: Arguments of :class:`FrameDataset` (``skip_corrupt``) and of mmengine's ``BaseDataset``.
 
     Raises:
         ValueError: If the grid does not fit the benchmark, or an argument or the annotation file is wrong.

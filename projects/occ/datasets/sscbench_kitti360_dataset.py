@@ -9,13 +9,13 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmdet3d.registry import DATASETS
-from mmengine.dataset import BaseDataset
 from mmengine.fileio import exists, get, join_path, list_dir_or_file
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, KITTI360_COLORS
 
+from .frame_dataset import FrameDataset
 from .kitti360_labels import LABEL_SUFFIX, read_label, warn_if_upper_classes_miss
 
 # Sequence numbers of each split, in the benchmark's order.
@@ -54,7 +54,7 @@ def projection_matrices() -> dict[str, np.ndarray]:
 
 
 @DATASETS.register_module()
-class SSCBenchKITTI360Dataset(BaseDataset):
+class SSCBenchKITTI360Dataset(FrameDataset):
     """Frames of SSCBench-KITTI-360: one camera, labels in the Velodyne frame, class 0 is empty, 255 is ignored.
 
     There is no annotation file. The frames are those with ``<voxels>/<sequence>/voxels/<frame>.bin``, sorted by name, sequence
@@ -77,7 +77,7 @@ class SSCBenchKITTI360Dataset(BaseDataset):
         frame_stride: The benchmark uses every fifth frame; a frame whose number it does not divide is refused.
         test_mode: As in mmengine.
         backend_args: Arguments of mmengine's file backend for listing folders.
-        **kwargs: Further arguments of mmengine's ``BaseDataset``.
+        **kwargs: Arguments of :class:`FrameDataset` (``skip_corrupt``) and of mmengine's ``BaseDataset``.
 
     Raises:
         ValueError: If the grid does not fit the benchmark, an argument is wrong, or the folders hold other frames or images
