@@ -42,11 +42,15 @@ class BoxRecord:
             (length along x at yaw 0, counter-clockwise seen from above).
         names: K nuScenes detection class names.
         num_lidar_pts: (K,) number of LiDAR points inside as the annotation says, or None.
+        velocities: (K, 2) in the LiDAR frame, m/s, NaN where unknown; or None.
+        instance_tokens: K names of the objects, the same in all frames of a scene; or None.
     """
 
     boxes: np.ndarray
     names: list[str]
     num_lidar_pts: np.ndarray | None = None
+    velocities: np.ndarray | None = None
+    instance_tokens: list[str] | None = None
 
 
 @dataclass
@@ -65,6 +69,7 @@ class FrameRecord:
         prev, next: Sample tokens of the neighbours, '' at the ends of a scene or if unknown.
         occ3d_path: ``<scene>/<token>/labels.npz`` below Occ3D's ``gts`` folder, or '' if unknown.
         surroundocc_path: ``<lidar file name>.npy``.
+        lidarseg_path: Point classes of the LiDAR file relative to the nuScenes root, '' if there are none or if unknown.
         boxes: Only if asked for when reading.
     """
 
@@ -81,6 +86,7 @@ class FrameRecord:
     next: str = ''
     occ3d_path: str = ''
     surroundocc_path: str = ''
+    lidarseg_path: str = ''
     boxes: BoxRecord | None = None
 
 

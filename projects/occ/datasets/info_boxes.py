@@ -1,6 +1,7 @@
 """3D boxes of the annotation formats in one convention; only label making needs them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,8 @@ def boxes_from_instances(instances: Iterable[Mapping], categories: Mapping[str, 
     """Boxes of an mmdetection3d v2 frame.
 
     Args:
-        instances: Dicts with ``bbox_3d`` (x, y, z, l, w, h, yaw; z is the centre, see the class), ``bbox_label_3d`` and
-            ``num_lidar_pts``.
+        instances: Dicts with ``bbox_3d`` (x, y, z, l, w, h, yaw; z is the centre, see the class), ``bbox_label_3d``,
+            ``num_lidar_pts`` and perhaps ``velocity`` and ``instance_token``.
         categories: Name -> id, from the file's ``metainfo``.
 
     Returns:
@@ -26,12 +27,19 @@ def boxes_from_instances(instances: Iterable[Mapping], categories: Mapping[str, 
     for instance in instances:
         label = instance.get('bbox_label_3d', instance.get('bbox_label'))
         if label in names_by_id:
-            kept.append((instance['bbox_3d'][:7], names_by_id[label], instance.get('num_lidar_pts', -1)))
+            kept.append((names_by_id[label], instance))
     return BoxRecord(
-        boxes=np.array([box for box, _, _ in kept], dtype=np.float64).reshape(-1, 7),
-        names=[name for _, name, _ in kept],
-        num_lidar_pts=np.array([count for _, _, count in kept], dtype=np.int64),
+        boxes=np.array([instance['bbox_3d'][:7] for _, instance in kept], dtype=np.float64).reshape(-1, 7),
+        names=[name for name, _ in kept],
+        num_lidar_pts=np.array([instance.get('num_lidar_pts', -1) for _, instance in kept], dtype=np.int64),
+        velocities=_all([instance.get('velocity') for _, instance in kept], lambda rows: np.array(rows, dtype=np.float64)),
+        instance_tokens=_all([instance.get('instance_token') for _, instance in kept], list),
     )
+
+
+def _all(values: list, collect: Callable[[list], Any]) -> Any:
+    """``collect(values)``, or None if one of them is missing or there are none."""
+    return None if not values or any(value is None for value in values) else collect(values)
 
 
 def old_boxes_are_width_first(infos: Iterable[Mapping]) -> bool:
@@ -54,7 +62,7 @@ def boxes_from_old_info(info: Mapping, width_first: bool) -> BoxRecord:
 
     Args:
         info: Frame with ``gt_boxes`` (K, 7+) in the LiDAR frame with the centre as origin, ``gt_names`` (K,) and perhaps
-            ``num_lidar_pts`` (K,).
+            ``num_lidar_pts`` (K,) and ``gt_velocity`` (K, 2).
         width_first: Column order, see :func:`old_boxes_are_width_first`.
     """
     boxes = np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7).copy()
@@ -62,9 +70,10 @@ def boxes_from_old_info(info: Mapping, width_first: bool) -> BoxRecord:
         boxes[:, 3:5] = boxes[:, [4, 3]]
         yaw = -boxes[:, 6] - np.pi / 2
         boxes[:, 6] = np.arctan2(np.sin(yaw), np.cos(yaw))
-    counts = info.get('num_lidar_pts')
+    counts, velocities = info.get('num_lidar_pts'), info.get('gt_velocity')
     return BoxRecord(
         boxes=boxes,
         names=[str(name) for name in info['gt_names']],
         num_lidar_pts=None if counts is None else np.asarray(counts, dtype=np.int64),
+        velocities=None if velocities is None else np.asarray(velocities, dtype=np.float64).reshape(-1, 2),
     )

@@ -72,7 +72,7 @@ def parse_infos(content: Any, origin: str = 'annotations', with_boxes: bool = Fa
     records = []
     for index, frame in enumerate(frames):
         with _FrameErrors(origin, name, index, frame):
-            record = _parse_old_frame(frame) if old else _parse_v2_frame(frame)
+            record = _parse_old_frame(frame) if old else _parse_v2_frame(frame, metainfo.get('version', ''))
             if with_boxes and old:
                 record.boxes = boxes_from_old_info(frame, width_first)
             elif with_boxes:
@@ -157,7 +157,7 @@ def _occ3d_path(occ_path: Any, token: str, scene_name: str) -> str:
     return f'{scene_name}/{token}/labels.npz' if scene_name else ''
 
 
-def _parse_v2_frame(info: Mapping) -> FrameRecord:
+def _parse_v2_frame(info: Mapping, version: str) -> FrameRecord:
     lidar_name = _base_name(info['lidar_points']['lidar_path'])
     cameras = {}
     for name, camera in info['images'].items():
@@ -172,7 +172,7 @@ def _parse_v2_frame(info: Mapping) -> FrameRecord:
             timestamp=camera.get('timestamp'),
             sample_data_token=camera.get('sample_data_token', ''),
         )
-    scene_name = info.get('scene_name') or ''
+    scene_name, lidarseg = info.get('scene_name') or '', info.get('pts_semantic_mask_path')
     return FrameRecord(
         token=info['token'],
         timestamp=float(info['timestamp']),
@@ -187,6 +187,7 @@ def _parse_v2_frame(info: Mapping) -> FrameRecord:
         next=info.get('next') or '',
         occ3d_path=info.get('occ3d_path') or _occ3d_path(info.get('occ_path'), info['token'], scene_name),
         surroundocc_path=info.get('surroundocc_path') or f'{lidar_name}.npy',
+        lidarseg_path=f'lidarseg/{version}/{_base_name(lidarseg)}' if lidarseg else '',
     )
 
 

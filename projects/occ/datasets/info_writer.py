@@ -60,6 +60,8 @@ def record_to_info(record: FrameRecord, sample_idx: int) -> dict[str, Any]:
         'instances': _instances(record),
         'occ3d_path': record.occ3d_path,
         'surroundocc_path': record.surroundocc_path,
+        # mmdetection3d has this key only where there are point classes
+        **({'pts_semantic_mask_path': os.path.basename(record.lidarseg_path)} if record.lidarseg_path else {}),
     }
 
 
@@ -90,17 +92,21 @@ def _instances(record: FrameRecord) -> list[dict[str, Any]]:
     if record.boxes is None:
         return []
     ids = {name: index for index, name in enumerate(CATEGORIES)}
-    counts: np.ndarray | None = record.boxes.num_lidar_pts
+    boxes = record.boxes
+    counts: np.ndarray | None = boxes.num_lidar_pts
     instances = []
-    for index, (box, name) in enumerate(zip(record.boxes.boxes, record.boxes.names)):
+    for index, (box, name) in enumerate(zip(boxes.boxes, boxes.names)):
         label = ids.get(name, -1)
-        instances.append(
-            {
-                'bbox_3d': box.tolist(),
-                'bbox_label': label,
-                'bbox_label_3d': label,
-                'bbox_3d_isvalid': counts is None or bool(counts[index] > 0),
-                'num_lidar_pts': -1 if counts is None else int(counts[index]),
-            }
-        )
+        instance = {
+            'bbox_3d': box.tolist(),
+            'bbox_label': label,
+            'bbox_label_3d': label,
+            'bbox_3d_isvalid': counts is None or bool(counts[index] > 0),
+            'num_lidar_pts': -1 if counts is None else int(counts[index]),
+        }
+        if boxes.velocities is not None:
+            instance['velocity'] = boxes.velocities[index].tolist()
+        if boxes.instance_tokens is not None:
+            instance['instance_token'] = boxes.instance_tokens[index]
+        instances.append(instance)
     return instances

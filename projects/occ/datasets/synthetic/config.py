@@ -10,8 +10,10 @@ import numpy as np
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 
+# Version that annotation files and tables name.
+VERSION = 'synthetic-v1'
 # Part of the hash that identifies a data set: raise it whenever the same configuration gives other files.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 # Ids inside the generator are those of Occ3D: 0 others, 1..16 semantic classes, 17 free.
 CLASS_ID = {name: index for index, name in enumerate(('others', *NUSCENES_CLASSES, 'free'))}

@@ -7,6 +7,7 @@ import numpy as np
 
 from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord
 
+from .config import VERSION
 from .labels import Survey, label_volume, ray_lengths, seen, survey, to_surroundocc
 from .scene import scene_rng
 from .sensors import Camera, Rig, View, draw_rig, render, scan, survey_directions
@@ -24,17 +25,17 @@ class Frame:
 
     Attributes:
         record: Poses, calibration, file names, boxes.
-        velocities: (K, 2) of the boxes in the LiDAR frame, m/s.
         views: Rendered images by camera name.
         points: (P, 5) float32 LiDAR sweep.
+        point_classes: (P,) uint8 class of every point, 0 others, 1..16.
         labels: Format -> (X, Y, Z) uint8 labels in the format's ids.
         mask_lidar, mask_camera: Format -> (X, Y, Z) bool; ``mask_camera`` is a subset of ``mask_lidar``.
     """
 
     record: FrameRecord
-    velocities: np.ndarray
     views: dict[str, View]
     points: np.ndarray
+    point_classes: np.ndarray
     labels: dict[str, np.ndarray]
     mask_lidar: dict[str, np.ndarray]
     mask_camera: dict[str, np.ndarray]
@@ -95,9 +96,9 @@ class FrameMaker:
             if name == 'surroundocc':
                 classes = to_surroundocc(classes, grid, scene_rng(config, self.index, _NOISE, frame))
             labels[name] = classes
-        boxes, velocities = self._boxes(objects, lidar2world, sweep.point_object, time)
+        boxes = self._boxes(objects, lidar2world, sweep.point_object, time)
         record = self._record(frame, pose, boxes)
-        return Frame(record, velocities, views, sweep.points, labels, mask_lidar, mask_camera)
+        return Frame(record, views, sweep.points, sweep.point_class, labels, mask_lidar, mask_camera)
 
     def look_around(self, frame: int) -> Survey:
         """What the LiDAR poses of the scene see of the world at key frame ``frame``: stands for the accumulated sweeps."""
@@ -121,12 +122,12 @@ class FrameMaker:
         spread = np.linspace(0, len(near) - 1, min(len(near), _MAX_SURVEYS - 1)).round().astype(int)
         return [poses[i] @ self.rig.lidar2ego for i in (frame, *(near[i] for i in spread))]
 
-    def _boxes(self, objects, lidar2world, point_object, time) -> tuple[BoxRecord, np.ndarray]:
-        """Boxes within the view distance, in the LiDAR frame, and their velocities."""
+    def _boxes(self, objects, lidar2world, point_object, time) -> BoxRecord:
+        """Boxes within the view distance, in the LiDAR frame."""
         world, actors = self.world, self.world.actors
         world2lidar = np.linalg.inv(lidar2world)
         counts = np.bincount(point_object[point_object >= 0], minlength=len(actors))
-        rows, names, numbers, velocities = [], [], [], []
+        rows, names, numbers, velocities, tokens = [], [], [], [], []
         for k, actor in enumerate(actors):
             centre = world2lidar[:3, :3] @ objects.centre[k] + world2lidar[:3, 3]
             if np.hypot(*centre[:2]) > self.config.view_distance:
@@ -137,9 +138,15 @@ class FrameMaker:
             rows.append([*centre, *(2 * objects.half[k]), np.arctan2(heading[1], heading[0])])
             names.append(actor.name)
             numbers.append(counts[k])
+            tokens.append(token('instance', self.config.seed, self.index, k))
             velocities.append(world2lidar[:2, :2] @ (after - before) / (2 * step))
-        boxes = BoxRecord(np.array(rows, dtype=np.float64).reshape(-1, 7), names, np.array(numbers, dtype=np.int64))
-        return boxes, np.array(velocities, dtype=np.float64).reshape(-1, 2)
+        return BoxRecord(
+            np.array(rows, dtype=np.float64).reshape(-1, 7),
+            names,
+            np.array(numbers, dtype=np.int64),
+            np.array(velocities, dtype=np.float64).reshape(-1, 2),
+            tokens,
+        )
 
     def _record(self, frame: int, pose: np.ndarray, boxes: BoxRecord) -> FrameRecord:
         world = self.world
@@ -175,5 +182,6 @@ class FrameMaker:
             next=self.sample_token(frame + 1),
             occ3d_path=f'{self.scene_name}/{sample}/labels.npz',
             surroundocc_path=f'{lidar_name}.npy',
+            lidarseg_path=f'lidarseg/{VERSION}/{token(sample, "LIDAR_TOP")}_lidarseg.bin',
             boxes=boxes,
         )

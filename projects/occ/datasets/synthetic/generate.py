@@ -130,7 +130,7 @@ def _scene(config: SyntheticConfig, index: int, out: Path, preview: bool, bar: t
             voxels[name][0] += counts[ignore] + (counts[0] if free != 0 else 0)
         # pixels and labels are on disk now
         frame.views, frame.labels, frame.mask_lidar, frame.mask_camera = {}, {}, {}, {}
-        frame.points = frame.points[:0]
+        frame.points, frame.point_classes = frame.points[:0], frame.point_classes[:0]
         frames.append(frame)
         bar.update()
     return {'infos': infos, 'frames': frames, 'voxels': voxels}

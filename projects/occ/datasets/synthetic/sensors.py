@@ -217,11 +217,13 @@ class Sweep:
     Attributes:
         points: (P, 5) float32 in the LiDAR frame: x, y, z in metres, intensity 0..255, ring 0..31 from below.
         point_object: (P,) int32 object index of every point, -1 = static.
+        point_class: (P,) uint8 class of every point, 0 others, 1..16.
         directions, t: All rays, also those that returned nothing, world frame: (R, 3) unit vectors, (R,) metres, -1 = nothing.
     """
 
     points: np.ndarray
     point_object: np.ndarray
+    point_class: np.ndarray
     directions: np.ndarray
     t: np.ndarray
 
@@ -248,7 +250,7 @@ def scan(world: World, lidar2world: np.ndarray, objects: ObjectArrays, rng: np.r
     points[:, :3] = local[keep] * distance[keep, None]
     points[:, 3] = np.clip(np.rint(intensity[keep]), 0, 255)
     points[:, 4] = ring[keep]
-    return Sweep(points, hits.obj[keep], directions, hits.t)
+    return Sweep(points, hits.obj[keep], world.classes(hits)[keep], directions, hits.t)
 
 
 def survey_directions(world: World, lidar_height: float) -> np.ndarray:

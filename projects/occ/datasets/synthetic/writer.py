@@ -12,11 +12,11 @@ from projects.occ.atomic_write import write_atomically
 from projects.occ.datasets.frame_record import FrameRecord
 from projects.occ.datasets.info_writer import INFO_VERSION, record_to_info
 from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
+from projects.occ.datasets.lidarseg import LIDARSEG_ID
 
-from .config import BOX_CATEGORIES, SyntheticConfig, grid_dict
+from .config import BOX_CATEGORIES, VERSION, SyntheticConfig, grid_dict
 from .frame import Frame
 
-VERSION = 'synthetic-v1'
 NUSCENES = 'nuscenes'
 OCC3D = 'occ3d_nuscenes'
 SURROUNDOCC = 'surroundocc_nuscenes'
@@ -30,6 +30,8 @@ def write_frame(root: Path, frame: Frame, config: SyntheticConfig) -> None:
         _, encoded = cv2.imencode('.jpg', np.ascontiguousarray(frame.views[name].image[..., ::-1]), quality)
         write_atomically(root / NUSCENES / camera.img_path, lambda file, data=encoded: file.write(data.tobytes()))
     write_atomically(root / NUSCENES / record.lidar_path, lambda file: file.write(frame.points.astype('<f4').tobytes()))
+    raw_classes = LIDARSEG_ID[frame.point_classes].tobytes()
+    write_atomically(root / NUSCENES / record.lidarseg_path, lambda file: file.write(raw_classes))
     for name, labels in frame.labels.items():
         if name == 'occ3d':
             path = root / OCC3D / 'gts' / record.occ3d_path
@@ -39,11 +41,8 @@ def write_frame(root: Path, frame: Frame, config: SyntheticConfig) -> None:
 
 
 def info_of(frame: Frame) -> dict[str, Any]:
-    """Entry of ``data_list`` for a frame, boxes with velocities; ``sample_idx`` is set when the file is written."""
-    info = record_to_info(frame.record, -1)
-    for instance, velocity in zip(info['instances'], frame.velocities):
-        instance['velocity'] = velocity.tolist()
-    return info
+    """Entry of ``data_list`` for a frame; ``sample_idx`` is set when the file is written."""
+    return record_to_info(frame.record, -1)
 
 
 def write_infos(path: Path, infos: list[dict[str, Any]], config: SyntheticConfig) -> None:
@@ -146,7 +145,7 @@ def bevdet_infos(frames: list[Frame]) -> dict[str, Any]:
                 'sweeps': [],
                 'gt_boxes': boxes.boxes,
                 'gt_names': np.array(boxes.names),
-                'gt_velocity': frame.velocities,
+                'gt_velocity': frame.record.boxes.velocities,
                 'num_lidar_pts': boxes.num_lidar_pts,
                 'num_radar_pts': np.zeros_like(boxes.num_lidar_pts),
                 'valid_flag': boxes.num_lidar_pts > 0,
@@ -161,7 +160,7 @@ def _ego_boxes(frame: Frame) -> list[list[float]]:
     rotation, translation = frame.record.lidar2ego[:3, :3], frame.record.lidar2ego[:3, 3]
     yaw = np.arctan2(rotation[1, 0], rotation[0, 0])
     rows = []
-    for box, velocity in zip(frame.record.boxes.boxes, frame.velocities):
+    for box, velocity in zip(frame.record.boxes.boxes, frame.record.boxes.velocities):
         centre = rotation @ box[:3] + translation
         rows.append([*centre.tolist(), *box[3:6].tolist(), float(box[6] + yaw), *(rotation[:2, :2] @ velocity).tolist()])
     return rows

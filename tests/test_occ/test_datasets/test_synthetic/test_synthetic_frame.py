@@ -147,8 +147,8 @@ def test_boxes_contain_the_voxels_of_their_objects(street_frames, name):
 def test_boxes_point_where_their_objects_move(street_frames):
     moving = 0
     for _, _, frame, _ in street_frames:
-        assert frame.velocities.shape == (len(frame.record.boxes.names), 2)
-        for box, name, velocity in zip(frame.record.boxes.boxes, frame.record.boxes.names, frame.velocities):
+        assert frame.record.boxes.velocities.shape == (len(frame.record.boxes.names), 2)
+        for box, name, velocity in zip(frame.record.boxes.boxes, frame.record.boxes.names, frame.record.boxes.velocities):
             if name in ('car', 'truck', 'bus', 'motorcycle') and np.hypot(*velocity) > 1:
                 difference = np.arctan2(velocity[1], velocity[0]) - box[6]
                 assert abs(np.arctan2(np.sin(difference), np.cos(difference))) < 0.15
