@@ -1,5 +1,7 @@
 """Batching and normalisation of multi-camera images."""
 
+import torch
+import torch.nn.functional as F
 from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
 from mmdet3d.registry import MODELS
 
@@ -9,7 +11,9 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
     """``Det3DDataPreprocessor`` for samples with several camera images.
 
     Takes ``inputs['img']``, a list of (N, 3, H, W) uint8 or float tensors, and gives ``inputs['imgs']``, (B, N, 3, H, W)
-    float32, normalised, padded at the right and at the bottom to a common size that ``pad_size_divisor`` divides.
+    float32, normalised, padded at the right and at the bottom to a common size that ``pad_size_divisor`` divides. Depth maps,
+    if there, ``inputs['depth']``, a list of (N, H, W), become ``inputs['depths']``, (B, N, H, W) float32, metres, padded alike
+    with 0, which means none.
 
     Args:
         grid_mask: Config of the mask applied to normalised images in training, e.g. ``dict(type='OccGridMask')``, or None.
@@ -24,7 +28,7 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
         """Moves one batch to the device, normalises, pads and stacks its images.
 
         Raises:
-            ValueError: If the samples of the batch have different numbers of cameras.
+            ValueError: If the samples of the batch have different numbers of cameras, or depth maps of another size.
         """
         cameras = {tuple(img.shape[:-2]) for img in data['inputs']['img']}
         if len(cameras) > 1:
@@ -32,7 +36,25 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
                 'all samples of a batch need the same number of cameras and channels, got image stacks of '
                 f'(N, channels) {sorted(cameras)}; use batch_size=1 or a fixed dataset.cam_names'
             )
+        depths = self._depths(data['inputs'])
         data = super().simple_process(data, training)
+        if depths is not None:
+            height, width = data['inputs']['imgs'].shape[-2:]
+            padded = [F.pad(d, (0, width - d.shape[-1], 0, height - d.shape[-2])) for d in depths]
+            data['inputs']['depths'] = torch.stack(padded)
         if training and self.grid_mask is not None:
             data['inputs']['imgs'] = self.grid_mask(data['inputs']['imgs'])
         return data
+
+    def _depths(self, inputs: dict) -> list[torch.Tensor] | None:
+        """Depth maps of the batch on the device, or None if there are none."""
+        depths = inputs.get('depth')
+        if depths is None:
+            return None
+        sizes = [(tuple(depth.shape), (img.shape[0], *img.shape[-2:])) for depth, img in zip(depths, inputs['img'])]
+        if len(depths) != len(inputs['img']) or any(found != expected for found, expected in sizes):
+            raise ValueError(
+                f"inputs['depth'] needs one (N, H, W) map stack per sample, as large as its images; got {len(depths)} for "
+                f'{len(inputs["img"])} samples with (found, expected) shapes {sizes}'
+            )
+        return [self.cast_data(depth).float() for depth in depths]

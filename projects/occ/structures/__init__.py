@@ -5,7 +5,7 @@ All need torch and numpy only but ``OccDataSample``, which needs mmengine and is
 
 from .occ_prediction import OccPrediction
 from .voxel_grid import VoxelGrid
-from .voxel_projection import VoxelProjection, frustum_indices, project_voxel_centres, scaled_shape
+from .voxel_projection import VoxelProjection, frustum_indices, network_intrinsics, project_voxel_centres, scaled_shape
 
 __all__ = [
     'OccDataSample',
@@ -13,6 +13,7 @@ __all__ = [
     'VoxelGrid',
     'VoxelProjection',
     'frustum_indices',
+    'network_intrinsics',
     'project_voxel_centres',
     'scaled_shape',
 ]

@@ -25,6 +25,31 @@ class VoxelProjection:
     visible: np.ndarray
 
 
+def network_intrinsics(ref2img: np.ndarray, ref2cam: np.ndarray, cam2img: np.ndarray) -> np.ndarray:
+    """Intrinsics of the network's image; resizing, cropping and flipping are in ``ref2img`` alone.
+
+    Args:
+        ref2img: (4, 4), reference frame -> (u*d, v*d, d, 1) in the network's image, pixels.
+        ref2cam: (4, 4), reference frame -> camera, metres.
+        cam2img: (3, 3), of the original image, pixels.
+
+    Returns:
+        (3, 3) float64; ``cam2img`` to the last bit if the image was not changed.
+
+    Raises:
+        ValueError: If ``ref2img`` is not intrinsics times ``ref2cam`` (the compatible matrices of Occ3D are not).
+    """
+    product = np.asarray(ref2img, dtype=np.float64)[:3] @ np.linalg.inv(np.asarray(ref2cam, dtype=np.float64))
+    if np.abs(product[:, 3]).max() > 1e-3 * np.abs(product).max() or not np.allclose(product[2, :3], (0, 0, 1), atol=1e-4):
+        raise ValueError(
+            'ref2img is not intrinsics times ref2cam, so the intrinsics of the network image are unknown: ref2img times the '
+            f'inverse of ref2cam is {product.tolist()}; take exact matrices (those of Occ3D leave out ego motion by default)'
+        )
+    cam2img = np.asarray(cam2img, dtype=np.float64)
+    # the matrices of a data sample are rounded to float32
+    return cam2img if np.allclose(product[:, :3], cam2img, rtol=1e-5, atol=1e-3) else product[:, :3]
+
+
 def scaled_shape(grid: VoxelGrid, voxel_scale: int) -> tuple[int, int, int]:
     """Shape (X, Y, Z) of the grid whose voxels are ``voxel_scale`` times as long as those of ``grid``.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import VoxelGrid, network_intrinsics
 from projects.occ.structures.voxel_projection import VoxelProjection, frustum_indices, project_voxel_centres, scaled_shape
 
 NAMES = tuple(f'class_{i}' for i in range(19))
@@ -136,3 +136,16 @@ def test_bad_number_of_frustums():
     for frustums in (0, 182):
         with pytest.raises(ValueError, match=f'in 1..181.*got {frustums}'):
             frustum_indices(projection, (10, 10), frustums)
+
+
+def test_network_intrinsics():
+    ref2cam = np.linalg.inv(CAM2VELO)
+    ref2img = ref2cam.copy()
+    ref2img[:3] = CAM2IMG @ ref2cam[:3]
+    assert network_intrinsics(ref2img.astype(np.float32), ref2cam.astype(np.float32), CAM2IMG) is CAM2IMG
+    pixels = np.array([[0.5, 0, 0], [0, 0.5, -7], [0, 0, 1]])
+    ref2img[:3] = pixels @ ref2img[:3]
+    np.testing.assert_allclose(network_intrinsics(ref2img, ref2cam, CAM2IMG), pixels @ CAM2IMG, rtol=1e-9, atol=1e-9)
+    ref2img = ref2img @ np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    with pytest.raises(ValueError, match='ref2img is not intrinsics times ref2cam.*leave out ego motion'):
+        network_intrinsics(ref2img, ref2cam, CAM2IMG)

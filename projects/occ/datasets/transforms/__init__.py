@@ -1,13 +1,20 @@
 """Pipeline steps of the occupancy data sets."""
 
 from .augmentation import MultiViewPhotoMetricDistortion, ResizeCropFlipImages
+from .depth import LoadDepthFromLidar, LoadDepthMaps
 from .formatting import PackOccInputs
 from .loading import LoadMultiViewImages, LoadOccLabels
+from .scene_flip import RandomFlipScene
+from .voxel_projections import LoadVoxelProjections
 
 __all__ = [
+    'LoadDepthFromLidar',
+    'LoadDepthMaps',
     'LoadMultiViewImages',
     'LoadOccLabels',
+    'LoadVoxelProjections',
     'MultiViewPhotoMetricDistortion',
     'PackOccInputs',
+    'RandomFlipScene',
     'ResizeCropFlipImages',
 ]

@@ -21,6 +21,7 @@ class ResizeCropFlipImages(BaseTransform):
 
     Only ``ref2img`` and ``img_wh`` change: ``cam2img``, by which the renderer looks, stays that of the original image. Pixel
     centres are at +0.5, so resizing scales pixel coordinates and nothing else; the factor is the ratio of the rounded sizes.
+    Depth maps, if loaded, go along; they keep their metres, take the nearest pixel and have 0 (none) where an image is padded.
 
     Args:
         final_wh: Width and height of the result, pixels.
@@ -58,17 +59,19 @@ class ResizeCropFlipImages(BaseTransform):
         self.rand_flip = rand_flip
 
     def transform(self, results: dict) -> dict:
-        """Changes ``img``, ``ref2img`` and ``img_wh``."""
+        """Changes ``img``, ``ref2img``, ``img_wh`` and, if there, ``depth``."""
         draws = [random.random() for _ in range(5)] if self.training else None
         ref2img = np.array(results['ref2img'], dtype=np.float64)
         for view, image in enumerate(results['img']):
             results['img'][view], pixels = self._apply(image, draws)
+            if 'depth' in results:
+                results['depth'][view] = self._apply(results['depth'][view], draws, nearest=True)[0]
             ref2img[view, :3] = pixels @ ref2img[view, :3]
         results['ref2img'] = ref2img
         results['img_wh'] = np.tile(np.array(self.final_wh, dtype=np.float64), (len(ref2img), 1))
         return results
 
-    def _apply(self, image: np.ndarray, draws: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
+    def _apply(self, image: np.ndarray, draws: Sequence[float] | None, nearest: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Augmented image and the (3, 3) matrix that takes homogeneous pixels of the old image to the new one."""
         height, width = image.shape[:2]
         final_w, final_h = self.final_wh
@@ -86,14 +89,14 @@ class ResizeCropFlipImages(BaseTransform):
 
         pixels = np.diag([new_w / width, new_h / height, 1.0])
         if (new_w, new_h) != (width, height):
-            image = _resize(image, (new_w, new_h))
+            image = _nearest(image, (new_w, new_h)) if nearest else _resize(image, (new_w, new_h))
         image = mmcv.imcrop(image, np.array([x, y, x + final_w - 1, y + final_h - 1]), pad_fill=0).astype(image.dtype)
         pixels[:2] -= np.outer([x, y], pixels[2])
         if flip:
             image = mmcv.imflip(image)
             pixels[0] = final_w * pixels[2] - pixels[0]
         if angle != 0:
-            image = mmcv.imrotate(image, -angle)
+            image = mmcv.imrotate(image, -angle, interpolation='nearest' if nearest else 'bilinear')
             cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
             turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
             centre = np.eye(3)
@@ -143,6 +146,14 @@ class MultiViewPhotoMetricDistortion(BaseTransform):
 
 def _between(limits: Sequence[float], share: float) -> float:
     return limits[0] + (limits[1] - limits[0]) * share
+
+
+def _nearest(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Takes at each new pixel's centre what lies there."""
+    (height, width), (new_w, new_h) = depth.shape, size
+    rows = ((np.arange(new_h) + 0.5) * height / new_h).astype(np.int64)
+    columns = ((np.arange(new_w) + 0.5) * width / new_w).astype(np.int64)
+    return depth[rows[:, None], columns]
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""Mirroring of a whole scene."""
+
+import random
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandomFlipScene(BaseTransform):
+    """Mirrors images, depth maps, labels and masks left-right.
+
+    For reference frames whose y axis points left (KITTI; ego frames) and grids that are symmetric in y. Comes after
+    :class:`LoadVoxelProjections`, if that is used.
+
+    With ``flip_cameras`` the cameras are mirrored too: their principal points move to the other side of the image, their poses
+    are conjugated, and the projections of the voxels follow, so that every mirrored voxel lies on its mirrored pixel. Without,
+    the matrices and projections stay as they are, as in Symphonies: image and label then disagree by twice the distance of the
+    principal point from the middle of the image (43 pixels for KITTI-360) and by the camera's place beside the middle of the
+    grid (0.6 m). Published weights were trained like that.
+
+    Changes ``img``, ``gt_occ``, ``mask_camera``, ``mask_lidar`` and ``depth``, as far as they are there; with ``flip_cameras``
+    also ``ref2cam``, ``cam2img``, ``ref2img``, ``lidar2ego``, ``ego2global`` (whose global frame is mirrored as well),
+    ``voxel_pixels``, ``voxel_visible`` and ``frustum_index``.
+
+    Args:
+        prob: Probability of flipping.
+        flip_cameras: Whether the cameras are mirrored as well.
+    """
+
+    def __init__(self, prob: float = 0.5, flip_cameras: bool = True) -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f'RandomFlipScene.prob must lie in [0, 1], got {prob}')
+        self.prob = prob
+        self.flip_cameras = flip_cameras
+
+    def transform(self, results: dict) -> dict:
+        """Flips with the given probability.
+
+        Raises:
+            ValueError: If the grid is not symmetric in y, or the cameras of a frame with several of them are to stay.
+        """
+        grid = results['grid']
+        if abs(grid.lower[1] + grid.upper[1]) > 1e-6:
+            raise ValueError(
+                'RandomFlipScene mirrors y, so the grid must reach as far to the left as to the right, got y from '
+                f'{grid.lower[1]} to {grid.upper[1]} m'
+            )
+        if not self.flip_cameras and len(results['img']) > 1:
+            raise ValueError(
+                'RandomFlipScene(flip_cameras=False) is for data sets with one camera, which looks ahead; got '
+                f'{len(results["img"])} cameras, so set flip_cameras=True'
+            )
+        if random.random() >= self.prob:
+            return results
+        for key in ('img', 'depth'):
+            if key in results:
+                results[key] = [mmcv.imflip(image) for image in results[key]]
+        for key in ('gt_occ', 'mask_camera', 'mask_lidar'):
+            if key in results:
+                results[key] = results[key][:, ::-1]
+        if self.flip_cameras:
+            self._flip_cameras(results)
+        return results
+
+    def _flip_cameras(self, results: dict) -> None:
+        mirror_y, mirror_x = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
+        results['ref2cam'] = mirror_x @ np.asarray(results['ref2cam']) @ mirror_y
+        for key, widths, right in (
+            ('cam2img', results['ori_img_wh'][:, 0], mirror_x[:3, :3]),
+            ('ref2img', results['img_wh'][:, 0], mirror_y),
+        ):
+            matrices = np.array(results[key], dtype=np.float64)
+            # u becomes width - u
+            matrices[:, 0] = np.asarray(widths)[:, None] * matrices[:, 2] - matrices[:, 0]
+            results[key] = matrices @ right
+        for key in ('lidar2ego', 'ego2global'):
+            results[key] = mirror_y @ results[key] @ mirror_y
+        if 'voxel_pixels' in results:
+            self._flip_projections(results)
+
+    def _flip_projections(self, results: dict) -> None:
+        shape = results['grid'].shape
+        views, voxels = results['voxel_visible'].shape
+        scale = round((np.prod(shape) / voxels) ** (1 / 3))
+        coarse = tuple(n // scale for n in shape)
+        pixels = results['voxel_pixels'].reshape(views, *coarse, 2)[:, :, ::-1].copy()
+        widths = np.asarray(results['img_wh'])[:, 0].astype(np.int64)
+        pixels[..., 0] = widths[:, None, None, None] - 1 - pixels[..., 0]
+        results['voxel_pixels'] = pixels.reshape(views, voxels, 2)
+        results['voxel_visible'] = results['voxel_visible'].reshape(views, *coarse)[:, :, ::-1].reshape(views, voxels)
+        if 'frustum_index' in results:
+            index = results['frustum_index'][:, ::-1]
+            count = results['frustums']
+            row, column = index // count, index % count
+            results['frustum_index'] = np.where(index < 0, index, row * count + count - 1 - column).astype(np.int16)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(prob={self.prob}, flip_cameras={self.flip_cameras})'
