@@ -1,10 +1,10 @@
 """Metrics of 3D occupancy.
 
-``functional``, ``presets`` and ``static_prior`` need torch and numpy only, so ``OccupancyMetric`` is loaded on first use.
-Configs import ``projects.occ.evaluation.occupancy_metric``, which registers it.
+``functional``, ``presets``, ``ray_origin_files`` and ``static_prior`` need torch and numpy only, so the metric classes are
+loaded on first use. Configs import ``projects.occ.evaluation.occupancy_metric`` and ``.ray_iou_metric``, which register them.
 """
 
-__all__ = ['OccupancyMetric']
+__all__ = ['OccupancyMetric', 'RayIoUMetric']
 
 
 def __getattr__(name):
@@ -12,4 +12,8 @@ def __getattr__(name):
         from .occupancy_metric import OccupancyMetric
 
         return OccupancyMetric
+    if name == 'RayIoUMetric':
+        from .ray_iou_metric import RayIoUMetric
+
+        return RayIoUMetric
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

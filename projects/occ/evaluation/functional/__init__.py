@@ -2,14 +2,18 @@
 
 from .confusion import ABSENT_POLICIES, summarize_confusion, voxel_confusion
 from .ray_casting import cast_rays, ray_directions
-from .ray_iou import RayCounts, count_rays, lidar_origins, ray_iou, summarize_rays
+from .ray_casting_torch import cast_rays_torch
+from .ray_iou import RayCounts, count_rays, ray_iou, summarize_rays
+from .ray_origins import lidar_origins, origins_by_token
 
 __all__ = [
     'ABSENT_POLICIES',
     'RayCounts',
     'cast_rays',
+    'cast_rays_torch',
     'count_rays',
     'lidar_origins',
+    'origins_by_token',
     'ray_directions',
     'ray_iou',
     'summarize_confusion',

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...structures import VoxelGrid
 from .ray_casting import cast_rays, ray_directions
+from .ray_casting_torch import cast_rays_torch
 
-MAX_ORIGINS = 8
-ORIGIN_RANGE = 39.0  # metres; origins further out on x or y are left out
+Array = np.ndarray | Tensor
 
 
 @dataclass
@@ -30,36 +32,15 @@ class RayCounts:
         return RayCounts(self.tp + other.tp, self.gt + other.gt, self.pred + other.pred)
 
 
-def lidar_origins(lidar2ego: np.ndarray, ego2global: np.ndarray, frame: int) -> np.ndarray:
-    """Query origins of one frame: where the LiDAR was in all frames of the scene, seen from this frame.
-
-    Args:
-        lidar2ego: (F, 4, 4) float64, all frames of the scene in time order.
-        ego2global: (F, 4, 4) float64, at LiDAR time.
-        frame: Position of the frame in the scene.
-
-    Returns:
-        (T, 3) float64, metres, ego frame; at most 8, evenly spread over those within 39 m on x and y.
-    """
-    lidar2global = np.asarray(ego2global, dtype=np.float64) @ np.asarray(lidar2ego, dtype=np.float64)
-    relative = np.linalg.inv(lidar2global[frame]) @ lidar2global
-    # the original keeps these positions in float32
-    positions = relative[:, :3, 3].astype(np.float32).astype(np.float64)
-    positions[frame] = 0
-    origins = positions @ lidar2ego[frame][:3, :3].T + lidar2ego[frame][:3, 3]
-    origins = origins[(np.abs(origins[:, :2]) < ORIGIN_RANGE).all(1)]
-    if len(origins) > MAX_ORIGINS:
-        origins = origins[np.round(np.linspace(0, len(origins) - 1, MAX_ORIGINS)).astype(np.int64)]
-    return origins
-
-
 def count_rays(
-    pred: np.ndarray, gt: np.ndarray, origins: np.ndarray, grid: VoxelGrid, thresholds: Sequence[float] = (1, 2, 4)
+    pred: Array, gt: Array, origins: np.ndarray, grid: VoxelGrid, thresholds: Sequence[float] = (1, 2, 4)
 ) -> RayCounts:
     """Casts the query rays of one frame through prediction and label.
 
+    Rays whose first occupied voxel in the label is ``grid.ignore_index`` are dropped like those that meet nothing.
+
     Args:
-        pred: (X, Y, Z) integer class ids.
+        pred: (X, Y, Z) integer class ids. Arrays and CPU tensors go through a compiled loop, tensors on a GPU stay there.
         gt: (X, Y, Z) integer class ids.
         origins: (T, 3), metres, in ``grid.frame``.
         grid: Voxel grid; RayIoU is published for Occ3D-nuScenes only, other grids are an extension.
@@ -82,9 +63,8 @@ def count_rays(
     ends = (origins[:, None] + directions[None]).reshape(-1, 3)
     starts = np.repeat(origins, len(directions), axis=0)
     starts, ends = (starts - lower) / size, (ends - lower) / size
-    depth_gt, label_gt, _ = cast_rays(gt, starts, ends, grid.free_index)
-    depth_pred, label_pred, _ = cast_rays(pred, starts, ends, grid.free_index)
-    kept = label_gt != grid.free_index
+    (depth_gt, label_gt), (depth_pred, label_pred) = _cast_both(gt, pred, starts, ends, grid.free_index)
+    kept = (label_gt != grid.free_index) & (label_gt != grid.ignore_index)
     label_gt, label_pred = label_gt[kept], label_pred[kept]
     error = np.abs(depth_pred[kept].astype(np.float32) * size[0] - depth_gt[kept].astype(np.float32) * size[0])
     right = label_gt == label_pred
@@ -92,6 +72,19 @@ def count_rays(
     tp = [np.bincount(label_gt[right & (error < t)], minlength=classes)[:classes] for t in thresholds]
     counts = (np.bincount(labels, minlength=classes)[:classes] for labels in (label_gt, label_pred))
     return RayCounts(np.stack(tp).astype(np.int64), *counts)
+
+
+def _cast_both(
+    gt: Array, pred: Array, starts: np.ndarray, ends: np.ndarray, free_index: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Depths (R,) and labels (R,) of the rays in label and prediction, on the device where the prediction lies."""
+    device = pred.device if isinstance(pred, Tensor) else torch.device('cpu')
+    if device.type == 'cpu':
+        volumes = [labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels) for labels in (gt, pred)]
+        return [cast_rays(labels, starts, ends, free_index)[:2] for labels in volumes]
+    both = torch.stack([torch.as_tensor(labels, device=device).to(torch.uint8) for labels in (gt, pred)])
+    depths, hits, _ = cast_rays_torch(both, torch.from_numpy(starts), torch.from_numpy(ends), free_index)
+    return list(zip(depths.cpu().numpy(), hits.cpu().numpy(), strict=True))
 
 
 def summarize_rays(counts: RayCounts, grid: VoxelGrid, thresholds: Sequence[float] = (1, 2, 4)) -> dict:

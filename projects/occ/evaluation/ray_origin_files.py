@@ -1,0 +1,71 @@
+"""Query origins of RayIoU as a file, so that a test needs no poses: ``ray_origins_<split>.npz``."""
+
+import os
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from projects.occ.atomic_write import write_atomically
+
+KEYS = ('tokens', 'origins', 'offsets', 'frame')
+
+
+def write_ray_origins(path: str | os.PathLike, origins: Mapping[str, np.ndarray], frame: str = 'ego') -> None:
+    """Writes the origins of a split, atomically.
+
+    The file is a compressed npz without pickled objects: ``tokens`` (N,) strings; ``origins`` (M, 3) float64, metres, all
+    frames one after the other; ``offsets`` (N + 1,) int64, frame i has the rows ``offsets[i]:offsets[i + 1]``; ``frame``, the
+    reference frame of the origins.
+
+    Args:
+        path: File to write.
+        origins: Token -> (T, 3), as :func:`origins_by_token` gives them.
+        frame: ``'ego'`` or ``'lidar'``.
+    """
+    counts = [len(points) for points in origins.values()]
+    arrays = dict(
+        tokens=np.array(list(origins), dtype=np.str_),
+        origins=np.concatenate([np.zeros((0, 3)), *(np.asarray(points, dtype=np.float64) for points in origins.values())]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        frame=np.array(frame),
+    )
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def read_ray_origins(path: str | os.PathLike, frame: str = 'ego') -> dict[str, np.ndarray]:
+    """Reads what :func:`write_ray_origins` wrote.
+
+    Args:
+        path: The file.
+        frame: Reference frame that is needed.
+
+    Returns:
+        Token -> (T, 3) float64, metres.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such file, damaged, or in another reference frame.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'RayIoU origins {path!r} do not exist; docs/evaluation.md, "RayIoU", tells how to make them')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in KEYS}
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f'{path}: not a file of RayIoU origins ({error}); expected an npz with the arrays {KEYS}, '
+            'see docs/evaluation.md, "RayIoU"'
+        ) from error
+    if str(arrays['frame']) != frame:
+        raise ValueError(
+            f'{path}: these origins are in the {arrays["frame"]} frame, but the voxel grid is in the {frame} frame; make them '
+            'for this benchmark'
+        )
+    offsets, points = arrays['offsets'], arrays['origins']
+    if len(offsets) != len(arrays['tokens']) + 1 or offsets[-1] != len(points):
+        raise ValueError(f'{path}: tokens, origins and offsets do not fit together; make the file again')
+    return {
+        str(token): points[start:end] for token, start, end in zip(arrays['tokens'], offsets[:-1], offsets[1:], strict=True)
+    }
