@@ -11,9 +11,12 @@ constexpr int STRIPS_PER_ROW = TILE / LANES;
 constexpr int STRIPS = TILE * STRIPS_PER_ROW;
 // accumulators that fit into registers next to the working set
 constexpr int MAX_BLOCK = LANES == 16 ? 20 : 10;
+constexpr int PART = 8;  // splats of a strip between two looks at whether its pixels have stopped
+
+constexpr float LOG2_E = 1.44269504f;
 
 struct Entry {
-  float u, v, slope, a, c, opacity, x0, x1;  // a = -inv_xx / 2, c = -1 / (2 cov_yy)
+  float u, v, slope, a, c, opacity, x0, x1;  // a = -inv_xx / (2 ln 2), c = -1 / (2 ln 2 cov_yy)
   uint64_t strips;                           // strips of the tile that it may touch
 };
 
@@ -48,7 +51,7 @@ static void gather(const TileJob& job, int first, int size, float* payload, Batc
     const Splat& s = job.splats[job.list[first + k]];
     Entry& e = batch.entries[k];
     e.u = s.u, e.v = s.v, e.opacity = s.opacity;
-    e.slope = s.slope, e.a = -0.5f * s.inv_xx, e.c = -0.5f / s.cov_yy;
+    e.slope = s.slope, e.a = -0.5f * LOG2_E * s.inv_xx, e.c = -0.5f * LOG2_E / s.cov_yy;
     e.x0 = s.x0, e.x1 = s.x1;
     e.strips = strip_mask(s, job.x0, job.y0);
     batch.depth[k] = s.z;
@@ -79,7 +82,7 @@ FN void falloff(const Batch& batch, const int32_t* index, int n, vf column, floa
     const Entry& e = batch.entries[index[j]];
     const float dy = e.v - row;
     const vf t = splat(e.u - e.slope * dy) - column;
-    const vf value = exp_negative(fma(t * t, splat(e.a), splat(e.c * dy * dy)));
+    const vf value = exp2_negative(fma(t * t, splat(e.a), splat(e.c * dy * dy)));
     vf kept = select(value * e.opacity >= o.alpha_min, value, vf{});
     if (COMPAT) {
       kept = select(column >= e.x0, kept, vf{});
@@ -109,31 +112,40 @@ struct Strip {
   vi stop;
 };
 
-// Weights alpha T of the picked entries, front to back. Returns how many there are before all pixels have stopped.
+// Weights alpha T of the picked entries, front to back. Returns how many there are before all pixels have stopped. With LABELS
+// the weights are added up here, where the chain of products leaves the processor time for it; without, they are left in
+// `weight`.
+template <bool LABELS>
 static int transmit(const Batch& batch, const int32_t* index, int n, const vf* value, int first, const Options& o, Strip& strip,
-                    vf* weight) {
-  vf live = strip.live, light = strip.light;
-  vi stop = strip.stop;
+                    vf* weight, vf* sums, int channels) {
+  vf live = strip.live, depth = LABELS ? sums[channels] : vf{};
   const vf least = splat(o.transmittance_min), cap = splat(o.alpha_max);
   int j = 0;
   for (; j < n; ++j) {
     const int k = index[j];
     const vf alpha = minimum(value[j] * batch.entries[k].opacity, cap);
     const vf after = live * (1.0f - alpha);
-    const vi stops = after < least;
-    const vi newly = stops & (live > 0.0f);
-    weight[j] = select(stops, vf{}, alpha * live);
-    if (any(newly)) {
-      light = select(newly, live, light);
-      stop = newly ? (vi{} + (first + k)) : stop;
-      if (!any(after >= least)) {
-        live = vf{};
+    vf w = alpha * live, next = after;
+    if (any_below(after, least, live)) {  // rare: a pixel stops once, and its transmittance is 0 from then on
+      const vi stops = after < least, newly = stops & (live > 0.0f);
+      strip.light = select(newly, live, strip.light);
+      strip.stop = newly ? (vi{} + (first + k)) : strip.stop;
+      w = select(stops, vf{}, w), next = select(stops, vf{}, after);
+      if (!any(next > 0.0f)) {
+        live = next;
         break;
       }
     }
-    live = select(stops, vf{}, after);
+    live = next;
+    if (LABELS) {
+      sums[batch.labels[k]] += w;
+      depth = fma(w, splat(batch.depth[k]), depth);
+    } else {
+      weight[j] = w;
+    }
   }
-  strip.live = live, strip.light = light, strip.stop = stop;
+  strip.live = live;
+  if (LABELS) sums[channels] = depth;
   return j;
 }
 
@@ -285,7 +297,7 @@ static void forward(const TileJob& job) {
 
   Batch batch;
   int32_t index[BATCH + 1];
-  vf value[BATCH], weight[BATCH];
+  vf value[PART], weight[BATCH];
   for (int first = 0; first < job.count && open; first += BATCH) {
     gather(job, first, job.count - first < BATCH ? job.count - first : BATCH, scratch.payload, batch);
     open = 0;
@@ -294,22 +306,24 @@ static void forward(const TileJob& job) {
       if (!any(strip.live > 0.0f)) continue;
       const int picked = pick(batch, s, index);
       const vf column = lane_columns(job.x0 + s % STRIPS_PER_ROW * LANES);
-      falloff_any(batch, index, picked, column, (float)(job.y0 + s / STRIPS_PER_ROW), o, value);
-      const int n = transmit(batch, index, picked, value, first, o, strip, weight);
-      open += any(strip.live > 0.0f);
+      const float row = (float)(job.y0 + s / STRIPS_PER_ROW);
       vf* sums = scratch.image + s * payload_size;
+      int n = 0;
+      for (int done = 0; done < picked; done += PART) {  // in parts, for pixels that stop early
+        const int part = picked - done < PART ? picked - done : PART;
+        const int32_t* some = index + done;
+        falloff_any(batch, some, part, column, row, o, value);
+        const int drawn = job.features
+                              ? transmit<false>(batch, some, part, value, first, o, strip, weight + done, sums, channels)
+                              : transmit<true>(batch, some, part, value, first, o, strip, weight + done, sums, channels);
+        n += drawn;
+        if (drawn < part) break;
+      }
+      open += any(strip.live > 0.0f);
       if (job.features) {
 #define RASTER_CALL(N) accumulate<N>(scratch.payload + at, payload_size, index, n, weight, sums + at)
         RASTER_BLOCKS(payload_size)
 #undef RASTER_CALL
-      } else {
-        vf depth = sums[channels];
-        for (int j = 0; j < n; ++j) {
-          const int k = index[j];
-          sums[batch.labels[k]] += weight[j];
-          depth = fma(weight[j], splat(batch.depth[k]), depth);
-        }
-        sums[channels] = depth;
       }
     }
   }
@@ -370,6 +384,7 @@ static void backward(const TileJob& job) {
 
   // the gradient image by strips; the state of the forward pass
   int last = 0;
+  int32_t ends[STRIPS] = {};  // position in the list at which the last pixel of the strip stopped
   for (int s = 0; s < STRIPS; ++s) {
     const int inside = lanes_inside(job, s);
     vf* image = scratch.image + s * payload_size;
@@ -390,8 +405,8 @@ static void backward(const TileJob& job) {
     vf behind = -alpha;
     for (int c = 0; c < channels; ++c) behind = fma(image[c], splat(job.background[c]), behind);
     strip.light = strip.live * behind;
-    const int32_t end = largest(strip.stop);
-    last = end > last ? end : last;
+    ends[s] = largest(strip.stop);
+    last = ends[s] > last ? ends[s] : last;
   }
   if (last > job.count) last = job.count;
 
@@ -406,8 +421,9 @@ static void backward(const TileJob& job) {
     for (int k = 0; k < batch.size; ++k) touched[k] = 0;
     for (int s = 0; s < STRIPS; ++s) {
       Strip& strip = scratch.strips[s];
-      if (!any(strip.stop > first)) continue;
-      const int n = pick(batch, s, index);
+      if (ends[s] <= first) continue;
+      int n = pick(batch, s, index);
+      while (n && first + index[n - 1] >= ends[s]) --n;
       if (!n) continue;
       const vf column = lane_columns(job.x0 + s % STRIPS_PER_ROW * LANES);
       falloff_any(batch, index, n, column, (float)(job.y0 + s / STRIPS_PER_ROW), o, value);

@@ -49,27 +49,33 @@ FN bool any(vi mask) {
 #endif
 }
 
+FN bool any_below(vf x, vf bound, vf among) {  // in a lane where `among` is positive
+#if RASTER_ISA == 512
+  const __mmask16 below = _mm512_cmp_ps_mask((__m512)x, (__m512)bound, _CMP_LT_OQ);
+  return _mm512_mask_cmp_ps_mask(below, (__m512)among, _mm512_setzero_ps(), _CMP_GT_OQ) != 0;
+#else
+  return any((x < bound) & (among > 0.0f));
+#endif
+}
+
 FN int32_t largest(vi a) {
   int32_t best = a[0];
   for (int l = 1; l < LANES; ++l) best = a[l] > best ? a[l] : best;
   return best;
 }
 
-// exp of x <= 0 to about 1e-7 relative; below -87 the result is that of -87
-FN vf exp_negative(vf x) {
-  const vf lowest = splat(-87.0f), magic = splat(12582912.0f);
+// 2^x of x <= 0 to 2e-7 relative; below -125 the result is that of -125
+FN vf exp2_negative(vf x) {
+  const vf lowest = splat(-125.0f), magic = splat(12582912.0f);
   x = x > lowest ? x : lowest;
-  const vf shifted = fma(x, splat(1.44269504f), magic);
-  const vf n = shifted - magic;
-  vf r = fma(n, splat(-0.693359375f), x);
-  r = fma(n, splat(2.12194440e-4f), r);
-  vf p = splat(1.9875691500e-4f);
-  p = fma(p, r, splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p, r * r, r + 1.0f);
+  const vf shifted = x + magic;
+  const vf r = x - (shifted - magic);  // in [-0.5, 0.5], exact
+  vf p = splat(1.3264727e-3f);
+  p = fma(p, r, splat(9.671513e-3f));
+  p = fma(p, r, splat(5.5507336e-2f));
+  p = fma(p, r, splat(2.4022242e-1f));
+  p = fma(p, r, splat(6.93147e-1f));
+  p = fma(p, r, splat(1.0f));
   return (vf)((vi)p + ((vi)shifted << 23));
 }
 
