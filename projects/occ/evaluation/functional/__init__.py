@@ -1,6 +1,7 @@
 """Stateless evaluation functions; torch, numpy and numba only."""
 
 from .confusion import ABSENT_POLICIES, summarize_confusion, voxel_confusion
+from .image_metrics import depth_errors, summarize_images
 from .ray_casting import cast_rays, ray_directions
 from .ray_casting_torch import cast_rays_torch
 from .ray_iou import RayCounts, count_rays, ray_iou, summarize_rays
@@ -12,11 +13,13 @@ __all__ = [
     'cast_rays',
     'cast_rays_torch',
     'count_rays',
+    'depth_errors',
     'lidar_origins',
     'origins_by_token',
     'ray_directions',
     'ray_iou',
     'summarize_confusion',
+    'summarize_images',
     'summarize_rays',
     'voxel_confusion',
 ]
