@@ -17,6 +17,7 @@ from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, KITTI360
 
 from .frame_dataset import FrameDataset
 from .kitti360_labels import LABEL_SUFFIX, read_label, warn_if_upper_classes_miss
+from .kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration
 
 # Sequence numbers of each split, in the benchmark's order.
 SPLITS: dict[str, tuple[int, ...]] = {'train': (4, 0, 10, 2, 3, 5, 7), 'val': (6,), 'test': (9,)}
@@ -24,9 +25,9 @@ SPLITS['trainval'] = SPLITS['train'] + SPLITS['val']
 SPLIT_FRAMES = {'train': 8487, 'val': 1812, 'test': 2566, 'trainval': 8487 + 1812}
 
 CAMERA = 'image_00'
-# Calibration of image_00 (rectified), one for all sequences: width and height, pixels; intrinsics; camera -> Velodyne, metres.
-# It is that of the published code, which leaves out KITTI-360's rectifying rotation R_rect_00 (docs/datasets.md says what it
-# amounts to); weights and numbers of others depend on it.
+# Published calibration of image_00 (rectified), one for all sequences: width and height, pixels; intrinsics; camera ->
+# Velodyne, metres. It leaves out KITTI-360's rectifying rotation R_rect_00 (docs/datasets.md says what that amounts to);
+# weights and numbers of others depend on it.
 IMAGE_WH = (1408, 376)
 CAM2IMG = ((552.554261, 0.0, 682.049453), (0.0, 552.554261, 238.769549), (0.0, 0.0, 1.0))
 CAM2VELO = (
@@ -44,13 +45,9 @@ def sequence_name(number: int) -> str:
     return f'2013_05_28_drive_{number:04d}_sync'
 
 
-def projection_matrices() -> dict[str, np.ndarray]:
-    """``cam2img`` (1, 3, 3), ``ref2cam`` and ``ref2img`` (1, 4, 4) float64 of the one camera; the reference is the Velodyne."""
-    cam2img = np.array([CAM2IMG])
-    ref2cam = np.linalg.inv(np.array([CAM2VELO]))
-    ref2img = ref2cam.copy()
-    ref2img[:, :3] = cam2img @ ref2cam[:, :3]
-    return dict(cam2img=cam2img, ref2cam=ref2cam, ref2img=ref2img)
+def published_calibration() -> VelodyneCamera:
+    """The camera as the published codes have it."""
+    return VelodyneCamera(IMAGE_WH, np.array(CAM2IMG), np.linalg.inv(np.array(CAM2VELO)))
 
 
 @DATASETS.register_module()
@@ -59,21 +56,29 @@ class SSCBenchKITTI360Dataset(FrameDataset):
 
     There is no annotation file. The frames are those with ``<voxels>/<sequence>/voxels/<frame>.bin``, sorted by name, sequence
     by sequence; these files are not read. The image of a frame is ``<img>/<sequence>/image_00/data_rect/<frame>.png``, its
-    label ``<occ>/<sequence>/<frame>_1_1.npy``, which ``LoadSSCBenchLabels`` loads.
+    label ``<occ>/<sequence>/<frame>_1_1.npy``, which ``LoadSSCBenchLabels`` loads, its depth map
+    ``<depth>/<sequence>/<frame>.npy``, for ``LoadDepthMaps``.
 
     An item that reaches the pipeline has the keys of the nuScenes data sets that :class:`OccDataSample` lists, for one camera:
     ``token`` (``<sequence>_<frame>``), ``scene_name`` (sequence), ``frame_idx`` (number of the frame), ``cam_names``,
-    ``img_paths``, ``cam2img`` (1, 3, 3), ``ref2cam`` and ``ref2img`` (1, 4, 4), ``occ_path``, ``grid``, ``sample_idx``. The ego
-    frame is the Velodyne's (``lidar2ego`` is the identity). Poses and point clouds are not read: ``ego2global`` is NaN and
-    ``lidar_path`` empty.
+    ``img_paths``, ``depth_paths``, ``cam2img`` (1, 3, 3), ``ref2cam`` and ``ref2img`` (1, 4, 4), ``occ_path``, ``grid``,
+    ``sample_idx``. The ego frame is the Velodyne's (``lidar2ego`` is the identity). Poses are not read: ``ego2global`` is NaN.
+    ``lidar_path`` is empty unless ``data_prefix`` has ``pts``; then it is
+    ``<pts>/<sequence>/velodyne_points/data/<frame>.bin``.
 
     Args:
         grid: Fields of :class:`VoxelGrid`, or one.
         data_root: Root folder.
         data_prefix: Folders below ``data_root``: ``img`` and ``voxels`` (default ``data_2d_raw``), ``occ``
-            (``preprocess/labels``).
+            (``preprocess/labels``), ``depth`` (``depth``), and ``pts`` (none) where LiDAR sweeps are at hand.
         split: ``'train'``, ``'val'``, ``'test'`` or ``'trainval'``.
         pipeline: Transforms.
+        sequences: Numbers of the drives to take instead of the split's.
+        calibration: Folder below ``data_root`` with KITTI-360's ``perspective.txt`` and ``calib_cam_to_velo.txt``. None for the
+            published calibration, which is what others' weights and numbers go with; the files say the same but for the
+            rectifying rotation, which they add.
+        frame_map: File below ``data_root`` that tells the frame of KITTI-360 for each one of SSCBench
+            (``kitti_360_match.txt``), by which the sweeps are found. None if their files are numbered as in SSCBench.
         frame_stride: The benchmark uses every fifth frame; a frame whose number it does not divide is refused.
         test_mode: As in mmengine.
         backend_args: Arguments of mmengine's file backend for listing folders.
@@ -82,7 +87,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
     Raises:
         ValueError: If the grid does not fit the benchmark, an argument is wrong, or the folders hold other frames or images
             than the benchmark's.
-        FileNotFoundError: If a sequence of the split is missing.
+        FileNotFoundError: If a sequence of the split, a calibration file or the frame map is missing.
     """
 
     METAINFO = dict(
@@ -98,6 +103,9 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         data_prefix: Mapping[str, str] | None = None,
         split: str = 'train',
         pipeline: Sequence = (),
+        sequences: Sequence[int] | None = None,
+        calibration: str | None = None,
+        frame_map: str | None = None,
         frame_stride: int = 5,
         test_mode: bool = False,
         backend_args: dict | None = None,
@@ -115,12 +123,20 @@ class SSCBenchKITTI360Dataset(FrameDataset):
             raise ValueError(f'dataset.split must be one of {sorted(SPLITS)}, got {split!r}')
         if not isinstance(frame_stride, int) or frame_stride < 1:
             raise ValueError(f'dataset.frame_stride must be a positive whole number, got {frame_stride!r}')
-        prefix = dict(img='data_2d_raw', voxels='data_2d_raw', occ='preprocess/labels')
-        unknown = set(data_prefix or {}) - set(prefix)
+        prefix = dict(img='data_2d_raw', voxels='data_2d_raw', occ='preprocess/labels', depth='depth')
+        unknown = set(data_prefix or {}) - {*prefix, 'pts'}
         if unknown:
-            raise ValueError(f'dataset.data_prefix knows the keys {sorted(prefix)}, got also {sorted(unknown)}')
+            raise ValueError(f'dataset.data_prefix knows the keys {sorted([*prefix, "pts"])}, got also {sorted(unknown)}')
         prefix.update(data_prefix or {})
+        known = sorted(SPLITS['trainval'] + SPLITS['test'])
+        if sequences is not None and (not sequences or not set(sequences) <= set(known)):
+            raise ValueError(
+                f'dataset.sequences must be numbers of drives among {known}, or None for the split, got {sequences}'
+            )
         self.split = split
+        self.sequences = SPLITS[split] if sequences is None else tuple(sequences)
+        self.calibration = calibration
+        self.frame_map = frame_map
         self.frame_stride = frame_stride
         self.backend_args = backend_args
         super().__init__(
@@ -134,9 +150,15 @@ class SSCBenchKITTI360Dataset(FrameDataset):
 
     def load_data_list(self) -> list[dict]:
         """Lists the frames of the split and looks at a few of their files."""
+        if self.calibration is None:
+            self.camera = published_calibration()
+        else:
+            self.camera = read_kitti360_calibration(join_path(self.data_root, self.calibration), self.backend_args)
+        path = self.frame_map and join_path(self.data_root, self.frame_map)
+        raw_frames = read_frame_map(path, self.backend_args) if path else None
         data_list = [
-            self._paths(sequence, frame)
-            for sequence in map(sequence_name, SPLITS[self.split])
+            self._paths(sequence, frame, raw_frames)
+            for sequence in map(sequence_name, self.sequences)
             for frame in self._frames(sequence)
         ]
         print_log(
@@ -151,7 +173,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
     def get_data_info(self, idx: int) -> dict:
         """One frame as the pipeline gets it."""
         info = super().get_data_info(idx)
-        info.update(projection_matrices(), lidar2ego=np.eye(4), ego2global=np.full((4, 4), np.nan), grid=self.grid)
+        info.update(self.camera.matrices(), lidar2ego=np.eye(4), ego2global=np.full((4, 4), np.nan), grid=self.grid)
         return info
 
     def _frames(self, sequence: str) -> list[str]:
@@ -180,15 +202,24 @@ class SSCBenchKITTI360Dataset(FrameDataset):
                 )
         return frames
 
-    def _paths(self, sequence: str, frame: str) -> dict:
+    def _paths(self, sequence: str, frame: str, raw_frames: dict[tuple[str, str], str] | None) -> dict:
+        lidar_path = ''
+        if 'pts' in self.data_prefix:
+            raw = frame if raw_frames is None else raw_frames.get((sequence, frame))
+            if raw is None:
+                raise ValueError(
+                    f"'{self.frame_map}' has no row for frame {frame} of {sequence}; it belongs to another release ({_HOW})"
+                )
+            lidar_path = join_path(self.data_prefix['pts'], sequence, 'velodyne_points', 'data', f'{raw}.bin')
         return dict(
             token=f'{sequence}_{frame}',
             scene_name=sequence,
             frame_idx=int(frame),
             cam_names=[CAMERA],
             img_paths=[join_path(self.data_prefix['img'], sequence, CAMERA, 'data_rect', f'{frame}.png')],
-            lidar_path='',
+            lidar_path=lidar_path,
             occ_path=join_path(self.data_prefix['occ'], sequence, f'{frame}{LABEL_SUFFIX}'),
+            depth_paths=[join_path(self.data_prefix['depth'], sequence, f'{frame}.npy')],
         )
 
     def _check_image_size(self, info: dict) -> None:
@@ -197,10 +228,11 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         if not exists(path, backend_args=self.backend_args):
             return
         image = mmcv.imfrombytes(get(path, backend_args=self.backend_args))
-        if image is not None and image.shape[1::-1] != IMAGE_WH:
+        width, height = self.camera.image_wh
+        if image is not None and image.shape[1::-1] != (width, height):
             raise ValueError(
                 f"'{path}' has {image.shape[1]} x {image.shape[0]} pixels, but the calibration is for the rectified images of "
-                f'{IMAGE_WH[0]} x {IMAGE_WH[1]}; resize in the pipeline (ResizeCropFlipImages), not on disk'
+                f'{width} x {height}; resize in the pipeline (ResizeCropFlipImages), not on disk'
             )
 
     def _check_classes(self, infos: Sequence[dict]) -> None:

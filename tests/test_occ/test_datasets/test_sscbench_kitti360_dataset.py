@@ -1,3 +1,4 @@
+import gzip
 import math
 from types import SimpleNamespace
 
@@ -10,13 +11,14 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from projects.occ.datasets import SSCBenchKITTI360Dataset
+from projects.occ.datasets.kitti_calibration import read_frame_map, read_kitti360_calibration
 from projects.occ.datasets.sscbench_kitti360_dataset import (
     CAM2IMG,
     CAM2VELO,
     IMAGE_WH,
     SPLIT_FRAMES,
     SPLITS,
-    projection_matrices,
+    published_calibration,
     sequence_name,
 )
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES
@@ -107,7 +109,7 @@ def test_network_image_and_matrix_move_together(build):
     pipeline = [dict(step) for step in PIPELINE]
     pipeline[2].update(final_wh=(704, 188))
     sample = build(pipeline=pipeline)[0]['data_samples']
-    full, half = projection_matrices()['ref2img'][0], sample.ref2img[0]
+    full, half = published_calibration().matrices()['ref2img'][0], sample.ref2img[0]
     point = np.array([20.0, 1.0, 0.5, 1.0])
     (a, b) = (full @ point, half @ point)
     np.testing.assert_allclose(b[:2] / b[2], a[:2] / a[2] / 2, rtol=1e-5)
@@ -130,7 +132,7 @@ def test_sequences_come_in_the_order_of_the_benchmark(build, tree):
 
 
 def test_matrices_are_those_of_the_published_calibration():
-    matrices = projection_matrices()
+    matrices = published_calibration().matrices()
     np.testing.assert_allclose(matrices['ref2cam'][0] @ np.array(CAM2VELO), np.eye(4), atol=1e-9)
     # a point 10 m in front of the camera and 1 m to its right lies at cx + fx / 10, cy
     point = np.array(CAM2VELO) @ [1.0, 0.0, 10.0, 1.0]
@@ -174,6 +176,100 @@ def test_real_lidar_points_fall_on_the_real_image(build, shared_data, frame, vis
     road = points[ahead][inside, 2] < -1.5
     assert road.sum() > 2000 and v[inside][road].min() > 188
     assert np.corrcoef(in_camera[ahead][inside][road, 2], v[inside][road])[0, 1] < -0.6
+
+
+CALIBRATION = {
+    'perspective.txt': 'calib_time: now\nS_rect_00: 704 188\nR_rect_00: 0 -1 0 1 0 0 0 0 1\n'
+    'P_rect_00: 276 0 341 0 0 276 119 0 0 0 1 0\n',
+    'calib_cam_to_velo.txt': '0 0 1 0.8 -1 0 0 0.3 0 -1 0 -0.2\n',
+}
+
+
+@pytest.fixture
+def calibrated(tree):
+    """The tree with half the image size and calibration files of its own."""
+    (tree.root / 'calibration').mkdir()
+    for name, text in CALIBRATION.items():
+        (tree.root / 'calibration' / name).write_text(text)
+    add_frame(tree.root, sequence_name(6), '000000', size=(704, 188))
+    return tree
+
+
+def test_calibration_files_are_read(build, calibrated):
+    info = build(calibration='calibration').get_data_info(0)
+    assert info['cam2img'][0].tolist() == [[276, 0, 341], [0, 276, 119], [0, 0, 1]]
+    # 10 m ahead of the camera and 1 m to the left; the rectifying rotation takes right to down
+    point = np.array([10.8, 1.3, -0.2, 1.0])
+    np.testing.assert_allclose(info['ref2cam'][0] @ point, [0, -1, 10, 1], atol=1e-12)
+    np.testing.assert_allclose(info['ref2img'][0] @ point, [341 * 10, 119 * 10 - 276, 10, 1], atol=1e-9)
+    with pytest.raises(ValueError, match='has 704 x 188 pixels, but the calibration is for .* 1408 x 376'):
+        build()
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'error', 'text'),
+    [
+        ('perspective.txt', None, FileNotFoundError, r"perspective\.txt' does not exist; copy it from KITTI-360's release"),
+        ('perspective.txt', ('R_rect_00', 'R_rect'), ValueError, r"lacks the rows \['R_rect_00'\]"),
+        ('perspective.txt', (' 704 188', ' 704'), ValueError, 'row S_rect_00: expected 2 numbers, found 1'),
+        ('calib_cam_to_velo.txt', ('0.8', 'x'), ValueError, r"velo\.txt': expected 12 numbers \(could not convert"),
+    ],
+)
+def test_bad_calibration_files(build, calibrated, name, change, error, text):
+    path = calibrated.root / 'calibration' / name
+    path.unlink() if change is None else path.write_text(CALIBRATION[name].replace(*change))
+    with pytest.raises(error, match=text):
+        build(calibration='calibration')
+
+
+def test_sequences_can_be_chosen(build):
+    assert [build(sequences=[9]).get_data_info(i)['frame_idx'] for i in range(2)] == [15, 855]
+    assert len(build(split='train', sequences=[6, 9])) == 5
+
+
+def test_depth_maps_are_loaded(build, tree):
+    folder = tree.root / 'stereo' / sequence_name(6)
+    folder.mkdir(parents=True)
+    np.save(folder / '000005.npy', np.full((376, 1408), 7, np.float32))
+    pipeline = [PIPELINE[0], dict(type='LoadDepthMaps'), *PIPELINE[2:]]
+    dataset = build(pipeline=pipeline, data_prefix=dict(depth='stereo'))
+    depth = dataset[1]['inputs']['depth']
+    assert depth.shape == (1, 376, 1408) and (depth == 7).all()
+    text = r"depth map of image_00, frame 2013_05_28_drive_0006_sync_000010: '.*stereo.*000010\.npy' does not exist"
+    with pytest.raises(FileNotFoundError, match=text):
+        dataset[2]
+
+
+def test_sweeps_are_found_by_their_number_in_kitti360(build, tree):
+    plain = build(data_prefix=dict(pts='data_3d_raw')).get_data_info(1)['lidar_path']
+    assert plain.endswith('data_3d_raw/2013_05_28_drive_0006_sync/velodyne_points/data/000005.bin')
+    rows = [f'{sequence_name(6)} {int(frame) + 92:010d}.png {frame}.png' for frame in ('000000', '000005', '000010')]
+    (tree.root / 'match.txt').write_text('\n'.join(['Working on it', *rows]))
+    arguments = dict(data_prefix=dict(pts='data_3d_raw'), frame_map='match.txt')
+    assert build(**arguments).get_data_info(1)['lidar_path'].endswith('/0000000097.bin')
+    (tree.root / 'match.txt').write_text(rows[0])
+    with pytest.raises(ValueError, match="'match.txt' has no row for frame 000005 of 2013_05_28_drive_0006_sync"):
+        build(**arguments)
+    (tree.root / 'match.txt').write_text('nothing')
+    with pytest.raises(ValueError, match='has no row .*kitti_360_match.txt'):
+        build(**arguments)
+
+
+def test_the_real_calibration_and_frame_map(shared_data, tmp_path):
+    folder = shared_data / SAMPLE
+    if not folder.is_dir():
+        pytest.skip(f'no {SAMPLE} in {shared_data}')
+    camera, published = read_kitti360_calibration(str(folder / 'calibration')), published_calibration()
+    assert camera.image_wh == IMAGE_WH and np.array_equal(camera.cam2img, published.cam2img)
+    # they differ by the rectifying rotation, less than half a degree
+    turn = camera.ref2cam[:3, :3] @ published.ref2cam[:3, :3].T
+    angle = np.degrees(np.arccos((np.trace(turn) - 1) / 2))
+    assert 0.4 < angle < 0.5
+    text = gzip.decompress((folder / 'kitti_360_match.txt.gz').read_bytes())
+    (tmp_path / 'match.txt').write_bytes(text)
+    frames = read_frame_map(str(tmp_path / 'match.txt'))
+    assert frames[DRIVE, '000855'] == '0000000947' and frames[DRIVE, '002285'] == '0000002449'
+    assert len(frames) > 60000
 
 
 def test_missing_sequence_is_named(build):
@@ -234,7 +330,9 @@ def test_labels_made_with_another_map_are_warned_about(build, tree, monkeypatch)
     ('change', 'text'),
     [
         (dict(split='training'), r"split must be one of \['test', 'train', 'trainval', 'val'\], got 'training'"),
-        (dict(data_prefix=dict(pts='x')), r"knows the keys \['img', 'occ', 'voxels'\], got also \['pts'\]"),
+        (dict(data_prefix=dict(seg='x')), r"knows the keys \['depth', 'img', 'occ', 'pts', 'voxels'\], got also \['seg'\]"),
+        (dict(sequences=[8]), r'drives among \[0, 2, 3, 4, 5, 6, 7, 9, 10\], or None for the split, got \[8\]'),
+        (dict(sequences=[]), r'or None for the split, got \[\]'),
         (dict(frame_stride=0), 'frame_stride must be a positive whole number, got 0'),
         (dict(grid={**GRID, 'frame': 'ego'}), r"\('lidar', 0, 19\), got \('ego', 0, 19\); take the grid of configs/_base_"),
         (dict(grid={**GRID, 'free_index': 3}), r"got \('lidar', 3, 19\)"),
