@@ -6,5 +6,6 @@ setup(
     description='Rendering-supervised 3D semantic occupancy: GaussRender on mmdetection3d',
     license='Apache-2.0',
     packages=find_packages(include=['projects', 'projects.*']),
+    package_data={'projects.occ.visualization': ['*.html']},
     python_requires='>=3.10',
 )

@@ -1,15 +1,20 @@
-"""Draws occupancy: predictions of a model on its test set, or label files.
+"""Draws occupancy: predictions of a model, saved predictions, labels, or label files without any data set.
 
-    python tools/visualize.py CONFIG CHECKPOINT --show-dir DIR [--indices 0 5]
-    python tools/visualize.py --npz labels.npz --preset occ3d --show-dir DIR [--gt labels.npz]
+    python tools/visualize.py CONFIG CHECKPOINT    --show-dir DIR     a model on its test set
+    python tools/visualize.py CONFIG --pred FOLDER --show-dir DIR     predictions that tools/test.py --out saved
+    python tools/visualize.py CONFIG --labels      --show-dir DIR     the labels of the test set
+    python tools/visualize.py --npz FILE ... [--gt FILE ...] --show-dir DIR
+                              Occ3D labels.npz, predictions, SurroundOcc .npy, SSCBench .label / .npy
 
-The first form writes DIR/<token>/cameras.png (images with voxels laid over), scene.png (3D and bird's-eye views, errors) and
-rendered.png (class and depth maps of every camera). The second form draws files like those of Occ3D or of tools/test.py --out.
+Writes pages per frame: cameras (images with voxels laid over), scene (3D and bird's-eye views, errors), rendered (class and
+depth maps of every camera). --video gif|mp4 adds a video per scene (prediction, ground truth and errors side by side), --html a
+page per scene that opens in a browser without a server. docs/visualization.md shows them.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,20 +30,43 @@ from mmengine.runner.checkpoint import CheckpointLoader  # noqa: E402
 from torch import nn  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from projects.occ.datasets.label_volumes import FORMATS, read_label_volume  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file, compare_keys  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.errors import CheckpointError, OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.evaluation.presets import PRESETS, get_preset  # noqa: E402
 from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid  # noqa: E402
-from projects.occ.visualization import OccVisualizer, RenderedMaps, VoxelPainter  # noqa: E402
+from projects.occ.visualization import (  # noqa: E402
+    CameraPath,
+    OccVisualizer,
+    RenderedMaps,
+    SceneHtml,
+    SceneVideos,
+    VoxelPainter,
+    cast_maps,
+)
+from projects.occ.visualization.camera_path import OVERVIEW  # noqa: E402
 from projects.occ.visualization.figure_layout import write_png  # noqa: E402
 from projects.occ.visualization.figures import depth_scale  # noqa: E402
 from projects.occ.visualization.occ_visualizer import original_images  # noqa: E402
-from projects.occ.visualization.view_cameras import project_matrix  # noqa: E402
+from projects.occ.visualization.scene_html import sample_frame  # noqa: E402
+from projects.occ.visualization.scene_videos import plain_name  # noqa: E402
+from projects.occ.visualization.video_files import VIDEO_KINDS  # noqa: E402
 
-NPZ_KEYS = ('semantics', 'pred', 'arr_0')
 MIN_DEPTH = 0.1  # metres
+STEPS_OF_ONE_FRAME = 48  # pictures of a video that goes around a single frame
+FRAMES_PER_PAGE = 60  # of an HTML file; a longer scene goes on in another
+
+
+@dataclass(frozen=True)
+class DrawnFrame:
+    """One frame to draw: its name, its scene, and its maps if something but rays rendered them."""
+
+    name: str
+    scene: str
+    sample: OccDataSample
+    maps: RenderedMaps | None = None
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,92 +75,213 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', nargs='?', help='config file')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint file')
     parser.add_argument('--show-dir', required=True, metavar='DIR', help='folder to write to')
+    source = parser.add_argument_group('what to draw instead of a checkpoint')
+    source.add_argument('--pred', metavar='FOLDER', help='predictions <token>.npz as tools/test.py --out writes them')
+    source.add_argument('--labels', action='store_true', help='the labels alone')
+    source.add_argument('--npz', nargs='+', metavar='FILE', help=f'label files: {FORMATS}')
+    source.add_argument('--gt', nargs='+', metavar='FILE', help='with --npz: the true label of every file, to draw errors too')
+    source.add_argument(
+        '--preset', choices=tuple(PRESETS), help='grid of the --npz files (default: of CONFIG, or by their shape)'
+    )
     parser.add_argument('--indices', type=int, nargs='+', metavar='I', help='positions in the test set (default: all)')
-    parser.add_argument(
+    pages = parser.add_argument_group('pages')
+    pages.add_argument('--no-pages', action='store_true', help='only the video or the HTML file')
+    pages.add_argument(
         '--maps',
         choices=['auto', 'gaussians', 'rays', 'none'],
         default='auto',
         help="how maps are rendered: by the config's aggregator, by casting rays at the voxels, or not; auto takes the "
-        'aggregator if the config has one (default: auto)',
+        'aggregator if the config has one and a checkpoint is given (default: auto)',
     )
-    parser.add_argument('--single', action='store_true', help='also write every picture alone, without titles')
-    parser.add_argument('--npz', nargs='+', metavar='FILE', help=f'draw label files; key {" or ".join(NPZ_KEYS)}')
-    parser.add_argument('--gt', metavar='FILE', help='with one --npz: the true label, to draw errors too')
-    parser.add_argument('--preset', choices=tuple(PRESETS), help='grid of the --npz files (default: grid of CONFIG, or occ3d)')
+    pages.add_argument('--single', action='store_true', help='also write every picture alone, without titles')
+    video = parser.add_argument_group('video')
+    video.add_argument('--video', choices=VIDEO_KINDS, help='write DIR/<scene>.gif or .mp4')
+    video.add_argument(
+        '--view', default=OVERVIEW, metavar='NAME', help='overview, or a camera such as CAM_FRONT (default: overview)'
+    )
+    video.add_argument(
+        '--turn',
+        type=float,
+        metavar='DEG',
+        help='degrees that the overview turns per picture (default: 0, or once around one frame)',
+    )
+    video.add_argument(
+        '--steps', type=int, metavar='N', help=f'pictures per frame (default: 1, or {STEPS_OF_ONE_FRAME} for one frame)'
+    )
+    video.add_argument(
+        '--fps', type=float, help='pictures per second (default: 2 per step, at most 12; nuScenes key frames come at 2 Hz)'
+    )
+    video.add_argument(
+        '--video-width', type=int, default=480, metavar='PX', help='width of one of the three views (default: 480)'
+    )
+    page = parser.add_argument_group('HTML')
+    page.add_argument('--html', action='store_true', help='write DIR/<scene>.html')
+    page.add_argument(
+        '--html-images', type=int, default=320, metavar='PX', help='width of its camera images, 0 for none (default: 320)'
+    )
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
 
 def visualize(args: argparse.Namespace) -> None:
-    """Draws what the arguments ask for."""
+    """Draws what the arguments ask for.
+
+    Raises:
+        OccError: If the arguments do not say what to draw, or what was asked for does not exist.
+    """
     check_writable(args.show_dir, '--show-dir')
+    if args.no_pages and not (args.video or args.html):
+        raise OccError('--no-pages leaves nothing to write without --video or --html')
     if args.npz:
-        draw_files(args)
-    elif args.config and args.checkpoint:
-        draw_predictions(args)
+        visualizer, frames = file_frames(args)
+    elif args.config and sum(map(bool, (args.checkpoint, args.pred, args.labels))) == 1:
+        visualizer, frames = dataset_frames(args)
     else:
-        raise OccError('give CONFIG and CHECKPOINT, or label files with --npz; see --help')
+        raise OccError('give CONFIG and CHECKPOINT (or --pred FOLDER, or --labels), or label files with --npz; see --help')
+    draw_frames(args, visualizer, frames)
 
 
-def draw_files(args: argparse.Namespace) -> None:
-    """The second form: label files without model and data set.
+def draw_frames(args: argparse.Namespace, visualizer: OccVisualizer, frames: Sequence[DrawnFrame]) -> None:
+    """Writes pages, videos and HTML files of frames, which are made one by one."""
+    out = Path(args.show_dir)
+    steps = args.steps or (STEPS_OF_ONE_FRAME if len(frames) == 1 and args.view == OVERVIEW else 1)
+    turn = (360 / steps if len(frames) == 1 else 0.0) if args.turn is None else args.turn
+    path = CameraPath(args.view, turn, args.video_width)
+    videos = SceneVideos(out, args.video, args.fps or min(2 * steps, 12)) if args.video else None
+    pages = HtmlPages(out, visualizer.painter, args.html_images) if args.html else None
+    for position, frame in enumerate(tqdm(frames, desc='drawing', unit='frame')):
+        if not args.no_pages:
+            write_pages(args, visualizer, frame)
+        for step in range(steps if videos else 0):
+            number = position * steps + step
+            videos.add(frame.scene, number, visualizer.comparison(frame.sample, path, number, frame.name))
+        if pages:
+            pages.add(frame)
+    for file in [*(videos.finish() if videos else ()), *(pages.finish() if pages else ())]:
+        print(f'wrote {file}')
+
+
+def write_pages(args: argparse.Namespace, visualizer: OccVisualizer, frame: DrawnFrame) -> None:
+    """Writes the pages of one frame: in a folder of its own if it belongs to a data set, else beside each other."""
+    out, sample, maps = Path(args.show_dir), frame.sample, frame.maps
+    if maps is None and args.maps != 'none' and 'ref2cam' in sample:
+        maps = cast_maps(sample, visualizer.painter)
+    prefix = f'{frame.name}_' if args.npz else f'{frame.name}/'
+    title = frame.name if args.npz else f'{sample.get("scene_name", "")} {frame.name}'.strip()
+    for page, image in visualizer.figures(sample, rendered=maps, title=title).items():
+        write_png(out / f'{prefix}{page}.png', image)
+    if args.single:
+        prefix += '' if args.npz else 'single/'
+        for name, image in single_pictures(visualizer.painter, sample, maps).items():
+            write_png(out / f'{prefix}{name}.png', image)
+
+
+class HtmlPages:
+    """One HTML file per scene, written when the next scene begins, after ``FRAMES_PER_PAGE`` frames, and at the end."""
+
+    def __init__(self, folder: Path, painter: VoxelPainter, image_width: int) -> None:
+        self.folder, self.painter, self.image_width = folder, painter, image_width
+        self.files: list[Path] = []
+        self._page: SceneHtml | None = None
+
+    def add(self, frame: DrawnFrame) -> None:
+        """Adds a frame to the page of its scene."""
+        if self._page is not None and (self._page.title != frame.scene or len(self._page) >= FRAMES_PER_PAGE):
+            self.finish()
+        if self._page is None:
+            self._page = SceneHtml(self.painter, frame.scene, self.image_width)
+        originals = original_images(frame.sample) if self.image_width else None
+        self._page.add(sample_frame(frame.sample, frame.name, None if originals is None else originals.images))
+
+    def finish(self) -> list[Path]:
+        """Writes the page that is open. Returns all files so far."""
+        if self._page is not None:
+            name, part = plain_name(self._page.title), 1
+            path = self.folder / f'{name}.html'
+            while path in self.files:
+                part += 1
+                path = self.folder / f'{name}_{part}.html'
+            self.files.append(self._page.write(path))
+            self._page = None
+        return self.files
+
+
+class LazyFrames(Sequence):
+    """Frames that are made when they are asked for."""
+
+    def __init__(self, sources: Sequence, make) -> None:
+        self._sources, self._make = sources, make
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, index: int) -> DrawnFrame:
+        return self._make(self._sources[index])
+
+    def __iter__(self) -> Iterator[DrawnFrame]:
+        return map(self._make, self._sources)
+
+
+def file_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[DrawnFrame]]:
+    """Label files without model and data set; together they are one scene.
 
     Raises:
-        OccError: If a file cannot be read or does not fit the grid.
+        OccError: If a file cannot be read or does not fit the grid of the first one.
     """
-    if args.gt and len(args.npz) > 1:
-        raise OccError(f'--gt goes with one --npz file, got {len(args.npz)}')
-    if args.config and not args.preset:
-        grid = Config.fromfile(args.config).grid
+    if args.gt and len(args.gt) != len(args.npz):
+        raise OccError(f'--gt needs one label for each --npz file, got {len(args.gt)} for {len(args.npz)}')
+    if args.preset:
+        grids = {args.preset: get_preset(args.preset).grid}
+    elif args.config:
+        config = Config.fromfile(args.config, import_custom_modules=False)
+        if 'grid' not in config:
+            raise OccError(f'config {args.config!r} has no grid')
+        grids = {args.config: VoxelGrid.build(config.grid)}
     else:
-        grid = get_preset(args.preset or 'occ3d').grid
-    visualizer = OccVisualizer(grid=grid)
-    for path in tqdm(args.npz, desc='drawing', unit='file'):
+        grids = {name: preset.grid for name, preset in PRESETS.items()}
+    first = read_volume(args.gt[0] if args.gt else args.npz[0], grids)
+    print(f'grid: {first.grid_name}')
+    grids = {first.grid_name: first.grid}
+    names = [Path(path).stem if Path(path).stem != 'labels' else Path(path).resolve().parent.name for path in args.npz]
+    scene = names[0] if len(names) == 1 else Path(args.npz[0]).resolve().parent.name
+
+    def make(source: tuple[str, str, str | None]) -> DrawnFrame:
+        name, path, truth = source
         sample = OccDataSample()
-        fields = [('pred_occ', path), ('gt_occ', args.gt)] if args.gt else [(None, path)]
-        for field, file in fields:
-            key, arrays = read_labels(file, visualizer.painter.grid)
-            setattr(sample, field or ('gt_occ' if key == 'semantics' else 'pred_occ'), torch.from_numpy(arrays[key]))
-            if 'mask_camera' in arrays:
-                sample.mask_camera = torch.from_numpy(arrays['mask_camera'] != 0)
-        name = Path(path).stem if Path(path).stem != 'labels' else Path(path).resolve().parent.name
-        visualizer.add_datasample(name, None, sample, out_file=Path(args.show_dir) / f'{name}.png')
-        if args.single:
-            for kind, image in single_pictures(visualizer.painter, sample, None).items():
-                write_png(Path(args.show_dir) / f'{name}_{kind}.png', image)
+        volume = read_volume(path, grids)
+        if truth:
+            label = read_volume(truth, grids)
+            sample.pred_occ, sample.gt_occ = torch.from_numpy(volume.labels), torch.from_numpy(label.labels)
+        else:
+            label = volume
+            setattr(sample, 'pred_occ' if volume.is_prediction else 'gt_occ', torch.from_numpy(volume.labels))
+        if label.mask_camera is not None:
+            sample.mask_camera = torch.from_numpy(label.mask_camera)
+        return DrawnFrame(name, scene, sample)
+
+    return OccVisualizer(grid=first.grid), LazyFrames(list(zip(names, args.npz, args.gt or [None] * len(names))), make)
 
 
-def read_labels(path: str, grid: VoxelGrid) -> tuple[str, dict[str, np.ndarray]]:
-    """Reads an npz file with class ids (X, Y, Z).
-
-    Returns:
-        The key of the class ids, and all arrays of the file.
+def read_volume(path: str, grids: dict[str, VoxelGrid]):
+    """Reads a label file; see :func:`read_label_volume`.
 
     Raises:
-        OccError: If the file cannot be read, has none of the known keys, or does not fit the grid.
+        OccError: If it cannot be read or fits no grid.
     """
     try:
-        with np.load(path) as data:
-            arrays = dict(data)
-    except (OSError, ValueError, TypeError) as error:
-        raise OccError(f'cannot read {path!r} as an npz file: {error}') from error
-    key = next((key for key in NPZ_KEYS if key in arrays), None)
-    if key is None:
-        raise OccError(f'label file {path!r} has the keys {list(arrays)}, expected one of {NPZ_KEYS}')
-    try:
-        grid.check_labels(arrays[key], origin=path)
-    except ValueError as error:
-        raise OccError(f'{error}; choose the grid with --preset or by naming a CONFIG') from error
-    return key, {**arrays, key: arrays[key].astype(np.uint8)}
+        return read_label_volume(path, grids)
+    except (OSError, ValueError) as error:
+        raise OccError(str(error)) from error
 
 
-def draw_predictions(args: argparse.Namespace) -> None:
-    """The first form: a model on the test set of its config.
+def dataset_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[DrawnFrame]]:
+    """Frames of the test set of a config with predictions of a model or of files, or with labels alone.
 
     Raises:
         OccError: If the config has no such frame, or the checkpoint does not fit.
     """
-    check_checkpoint_file(args.checkpoint)
+    if args.checkpoint:
+        check_checkpoint_file(args.checkpoint)
     if args.work_dir is None:
         args.work_dir = args.show_dir
     cfg = load_config(args)
@@ -142,23 +291,34 @@ def draw_predictions(args: argparse.Namespace) -> None:
     outside = [i for i in indices if not 0 <= i < len(dataset)]
     if outside:
         raise OccError(f'--indices {outside}: the test set has {len(dataset)} frames, 0 to {len(dataset) - 1}')
-    model = load_model(cfg, args.checkpoint)
-    if args.maps == 'gaussians' and model.aggregator is None:
-        raise OccError('--maps gaussians: the model of this config has no aggregator; use --maps rays')
+    model = load_model(cfg, args.checkpoint) if args.checkpoint else None
+    if args.maps == 'gaussians' and (model is None or model.aggregator is None):
+        why = (
+            'the model of this config has no aggregator'
+            if model
+            else 'Gaussians are made from logits, so a checkpoint is needed'
+        )
+        raise OccError(f'--maps gaussians: {why}; use --maps rays')
     settings = {'type': 'OccVisualizer', **cfg.get('visualizer', {}), 'vis_backends': None}
     # not built by the registry, which would hand out a visualiser that the process already has
     visualizer = VISUALIZERS.get(settings.pop('type'))(**settings)
     visualizer.dataset_meta = dataset.metainfo
-    for index in tqdm(indices, desc='drawing', unit='frame'):
-        sample, prediction = predict(model, dataset[index])
-        maps = render_maps(model, sample, prediction, visualizer.painter, args.maps)
-        folder = Path(args.show_dir) / PurePosixPath(str(sample.get('token', f'frame_{index}'))).name
-        pages = visualizer.figures(sample, rendered=maps, title=f'{sample.get("scene_name", "")} {folder.name}'.strip())
-        for page, image in pages.items():
-            write_png(folder / f'{page}.png', image)
-        if args.single:
-            for name, image in single_pictures(visualizer.painter, sample, maps).items():
-                write_png(folder / 'single' / f'{name}.png', image)
+
+    def make(index: int) -> DrawnFrame:
+        item, maps = dataset[index], None
+        if model is not None:
+            sample, prediction = predict(model, item)
+            if args.maps in ('auto', 'gaussians') and model.aggregator is not None and not args.no_pages:
+                maps = splat_maps(model, sample, prediction)
+        else:
+            sample = item['data_samples']
+        token = str(sample.get('token', f'frame_{index}'))
+        if args.pred:
+            path = Path(args.pred) / f'{token}.npz'
+            sample.pred_occ = torch.from_numpy(read_volume(str(path), {'CONFIG': visualizer.painter.grid}).labels)
+        return DrawnFrame(PurePosixPath(token).name, str(sample.get('scene_name', '') or 'scene'), sample, maps)
+
+    return visualizer, LazyFrames(list(indices), make)
 
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
@@ -193,14 +353,8 @@ def predict(model: nn.Module, item: dict) -> tuple[OccDataSample, OccPrediction]
     return sample, outputs[0]
 
 
-def render_maps(
-    model: nn.Module, sample: OccDataSample, prediction: OccPrediction, painter: VoxelPainter, how: str
-) -> RenderedMaps | None:
-    """Class and depth maps of label and prediction in the original cameras, or None if ``how`` says so."""
-    if how == 'none':
-        return None
-    if how == 'rays' or model.aggregator is None:
-        return cast_maps(sample, painter)
+def splat_maps(model: nn.Module, sample: OccDataSample, prediction: OccPrediction) -> RenderedMaps:
+    """Class and depth maps of label and prediction in the original cameras and from above, by the aggregator of the model."""
     maps = {'pred': ([], []), 'gt': ([], [])}
     bev = {}
     # one camera at a time: images of all classes of six full-size cameras take gigabytes
@@ -224,23 +378,6 @@ def render_maps(
         pred_bev=bev['pred'],
         how='Gaussian splatting, depth divided by coverage',
     )
-
-
-def cast_maps(sample: OccDataSample, painter: VoxelPainter) -> RenderedMaps:
-    """Maps by casting one ray per pixel at the voxels; needs no rasteriser."""
-    maps = {}
-    matrices = project_matrix(sample.ref2cam, sample.cam2img)
-    for kind in ('gt', 'pred'):
-        labels = sample.get(f'{kind}_occ')
-        if labels is not None:
-            labels = labels.cpu().numpy()
-            views = [
-                painter.camera(labels, matrix, int(width), int(height), samples=1)
-                for matrix, (width, height) in zip(matrices, sample.ori_img_wh, strict=True)
-            ]
-            maps[f'{kind}_classes'] = np.stack([view.labels for view in views])
-            maps[f'{kind}_depth'] = np.stack([view.depth for view in views])
-    return RenderedMaps(**maps, how='one ray per pixel cast at the voxels')
 
 
 def single_pictures(painter: VoxelPainter, sample: OccDataSample, maps: RenderedMaps | None) -> dict[str, np.ndarray]:

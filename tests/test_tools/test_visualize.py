@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from projects.occ.structures import OccDataSample, VoxelGrid
+from projects.occ.visualization import VoxelPainter, cast_maps, read_scene_html
 from projects.occ.visualization.view_cameras import look_at, project_matrix
 
 SIZE = (64, 32)
@@ -163,11 +164,14 @@ def test_bad_label_files(tool, label_file, tmp_path, capfd):
     (tmp_path / 'text.npz').write_text('nothing')
     text = error('--npz', tmp_path / 'other.npz')
     assert "has the keys ['wrong'], expected one of ('semantics', 'pred', 'arr_0')" in text
-    assert 'as an npz file' in error('--npz', tmp_path / 'text.npz')
-    assert 'as an npz file' in error('--npz', tmp_path / 'absent.npz')
+    assert 'cannot read label file' in error('--npz', tmp_path / 'text.npz')
+    assert f"'{tmp_path / 'absent.npz'}' does not exist" in error('--npz', tmp_path / 'absent.npz')
     assert 'choose the grid with --preset' in error('--npz', label_file, '--preset', 'sscbench-kitti360')
-    assert '--gt goes with one --npz file, got 2' in error('--npz', label_file, label_file, '--gt', label_file)
-    assert 'give CONFIG and CHECKPOINT, or label files with --npz' in error()
+    assert '--gt needs one label for each --npz file, got 1 for 2' in error('--npz', label_file, label_file, '--gt', label_file)
+    assert 'give CONFIG and CHECKPOINT (or --pred FOLDER, or --labels), or label files with --npz' in error()
+    assert '--no-pages leaves nothing to write without --video or --html' in error('--npz', label_file, '--no-pages')
+    (tmp_path / 'empty.py').write_text('x = 1')
+    assert 'has no grid' in error(tmp_path / 'empty.py', '--npz', label_file)
 
 
 def test_draws_a_model_with_its_renderer(tool, frames, tmp_path):
@@ -198,11 +202,9 @@ def test_maps_by_rays_need_no_aggregator(tool, frames, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'none' / 'frame0').iterdir()) == ['cameras.png', 'scene.png']
 
 
-def test_cast_maps_agree_with_the_geometry(tool, frames):
+def test_cast_maps_agree_with_the_geometry():
     item = TwoFramesToDraw('')[0]['data_samples']
-    from projects.occ.visualization import VoxelPainter
-
-    maps = tool.cast_maps(item, VoxelPainter(VoxelGrid.build(TwoFramesToDraw('').metainfo['grid'])))
+    maps = cast_maps(item, VoxelPainter(VoxelGrid.build(TwoFramesToDraw('').metainfo['grid'])))
     assert maps.gt_classes.shape == (2, 32, 64) and maps.pred_classes is None
     # car of frame 0: x 2..3, y -1..0, z 0..1; its near face is 2 m ahead, right of the middle; the camera tilts down a little
     assert maps.gt_classes[0, 20, 40] == 0
@@ -222,6 +224,69 @@ def test_bad_models(tool, frames, tmp_path, capfd):
     assert 'absent.pth' in error(configs['baseline'], 'absent.pth')
     torch.save({'wrong.weight': torch.zeros(2)}, tmp_path / 'wrong.pth')
     assert 'the checkpoint does not fit the model of this config' in error(configs['baseline'], tmp_path / 'wrong.pth')
+
+
+def test_saved_predictions_and_labels_without_a_model(tool, frames, tmp_path, capfd):
+    config = frames[0]['baseline']
+    pred = np.full((8, 8, 2), 2, np.uint8)
+    pred[:, :, 0] = 1
+    for token in ('frame0', 'frame1'):
+        np.savez_compressed(tmp_path / f'{token}.npz', pred=pred)
+    out = tmp_path / 'out'
+    arguments = [config, '--pred', str(tmp_path), '--show-dir', str(out), '--html', '--video', 'gif', '--video-width', '80']
+    assert tool.main(arguments) == 0
+    assert {p.name for p in out.iterdir() if p.suffix != '.py'} >= {'frame0', 'frame1', 'frames', 'scene-1.gif', 'scene-1.html'}
+    assert sorted(p.name for p in (out / 'frame0').iterdir()) == ['cameras.png', 'rendered.png', 'scene.png']
+    grid, pages = read_scene_html(out / 'scene-1.html')
+    assert [page.name for page in pages] == ['frame0', 'frame1'] and grid.shape == (8, 8, 2)
+    np.testing.assert_array_equal(pages[1].pred, pred)
+    np.testing.assert_array_equal(pages[1].gt, TwoFramesToDraw('')[1]['data_samples'].gt_occ)
+    with Image.open(out / 'scene-1.gif') as gif:
+        assert gif.n_frames == 2 and gif.info['duration'] == 500
+    # labels alone: one view instead of three, seen by a camera of the frame
+    only = tmp_path / 'labels'
+    arguments = [
+        '--labels',
+        '--show-dir',
+        str(only),
+        '--no-pages',
+        '--video',
+        'gif',
+        '--view',
+        'CAM_BACK',
+        '--video-width',
+        '64',
+    ]
+    assert tool.main([config, *arguments]) == 0
+    picture = np.asarray(Image.open(only / 'frames' / 'scene-1' / '000000.png'))
+    assert (255, 0, 255) in colors(only / 'frames' / 'scene-1' / '000000.png') and picture.shape[1] < 3 * 80
+    assert not (only / 'frame0').exists()
+    (tmp_path / 'frame1.npz').unlink()
+    assert tool.main([config, '--pred', str(tmp_path), '--show-dir', str(only), '--no-pages', '--html']) == 1
+    assert f"'{tmp_path / 'frame1.npz'}' does not exist" in capfd.readouterr().err
+
+
+def test_a_single_label_is_filmed_from_all_sides(tool, label_file, tmp_path):
+    out = tmp_path / 'out'
+    arguments = ['--npz', str(label_file), '--show-dir', str(out), '--no-pages', '--video', 'mp4', '--steps', '4']
+    assert tool.main([*arguments, '--video-width', '96', '--html']) == 0
+    assert sorted(p.name for p in out.iterdir()) == ['frames', 'token.html', 'token.mp4']
+    pictures = [np.asarray(Image.open(p)) for p in sorted((out / 'frames' / 'token').iterdir())]
+    assert len(pictures) == 4 and all((a != b).any() for a, b in zip(pictures, pictures[1:]))
+    with np.load(label_file) as data:
+        np.testing.assert_array_equal(read_scene_html(out / 'token.html')[1][0].gt, data['semantics'])
+
+
+def test_long_scenes_go_on_in_another_page(tool, label_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, 'FRAMES_PER_PAGE', 2)
+    names = []
+    for i in range(3):
+        (tmp_path / 'set').mkdir(exist_ok=True)
+        names.append(str(tmp_path / 'set' / f'f{i}.npz'))
+        np.savez(names[-1], semantics=np.full((200, 200, 16), i, np.uint8))
+    assert tool.main(['--npz', *names, '--show-dir', str(tmp_path / 'out'), '--no-pages', '--html']) == 0
+    pages = {p.name: [int(f.gt.max()) for f in read_scene_html(p)[1]] for p in (tmp_path / 'out').iterdir()}
+    assert pages == {'set.html': [0, 1], 'set_2.html': [2]}
 
 
 def test_help_from_another_folder(repo_root, tmp_path):

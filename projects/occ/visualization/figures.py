@@ -147,6 +147,43 @@ def scene_figure(
     return compose([views, maps], legend, title=title)
 
 
+def comparison_figure(
+    painter: VoxelPainter,
+    ref2img: np.ndarray,
+    size: tuple[int, int],
+    gt: np.ndarray | None = None,
+    pred: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    title: str = '',
+    errors: str = 'errors',
+) -> np.ndarray:
+    """Prediction, ground truth and errors side by side, seen by one camera; the pictures that sequences are made of.
+
+    Args:
+        painter: Draws the voxels.
+        ref2img: (4, 4), reference frame (metres) -> (u*d, v*d, d, 1) in the pixels of one view.
+        size: Width and height of one view, pixels.
+        gt: (X, Y, Z) true class ids or None.
+        pred: (X, Y, Z) predicted class ids or None.
+        mask: (X, Y, Z) bool, voxels whose errors are shown; None shows all.
+        title: Title of the page.
+        errors: Title of the errors.
+
+    Returns:
+        The page, (H, W, 3) uint8; the same size for all titles.
+    """
+    views = [
+        Panel(painter.camera(labels, ref2img, *size).over(FREE_COLOR), name)
+        for name, labels in (('prediction', pred), ('ground truth', gt))
+        if labels is not None
+    ]
+    legend = painter.legend()
+    if len(views) == 2:
+        views.append(Panel(painter.error_camera(pred, gt, mask, ref2img, *size).over(FREE_COLOR), errors))
+        legend += ERROR_LEGEND
+    return compose([views], legend, title=title or ' ')
+
+
 def rendered_figure(
     painter: VoxelPainter,
     maps: RenderedMaps,

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 from mmdet3d.registry import VISUALIZERS
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.visualization import Visualizer
 from PIL import Image
 
 from ..structures import OccDataSample, VoxelGrid
+from .camera_path import CameraPath
 from .figure_layout import write_png
-from .figures import CameraImages, RenderedMaps, camera_figure, rendered_figure, scene_figure
+from .figures import CameraImages, RenderedMaps, camera_figure, comparison_figure, rendered_figure, scene_figure
+from .ray_maps import cast_maps
 from .view_cameras import project_matrix
 from .voxel_painter import VoxelPainter
 
+MAPS = ('none', 'rays')
 PANEL_WIDTHS = {'cameras': 640, 'scene': 800, 'rendered': 400}
 MASK_FIELDS = {'none': (), 'camera': ('mask_camera',), 'lidar': ('mask_lidar',), 'both': ('mask_camera', 'mask_lidar')}
 
@@ -124,7 +127,28 @@ class OccVisualizer(Visualizer):
             pages['rendered'] = rendered_figure(painter, rendered, originals, names, self.panel_widths['rendered'], words)
         return pages
 
-    @master_only
+    def comparison(self, data_sample: OccDataSample, path: CameraPath, position: int = 0, title: str = '') -> np.ndarray:
+        """Prediction, ground truth and errors side by side from one camera: a picture of a sequence.
+
+        Args:
+            data_sample: With ``gt_occ`` and/or ``pred_occ`` (X, Y, Z).
+            path: Where the camera stands.
+            position: Number of the picture on the path.
+            title: Line above the picture.
+
+        Returns:
+            (H, W, 3) uint8 RGB, of the same size for all frames of a sequence.
+
+        Raises:
+            ValueError: If there is nothing to draw, or the frame lacks the camera of the path.
+        """
+        gt, pred = _array(data_sample, 'gt_occ'), _array(data_sample, 'pred_occ')
+        if gt is None and pred is None:
+            raise ValueError('nothing to draw: the data sample has neither gt_occ nor pred_occ')
+        ref2img, size = path.at(position, self.painter.grid, data_sample)
+        mask, seen_by = self._mask(data_sample)
+        return comparison_figure(self.painter, ref2img, size, gt, pred, mask, title, f'errors{seen_by}')
+
     def add_datasample(
         self,
         name: str,
@@ -137,8 +161,9 @@ class OccVisualizer(Visualizer):
         out_file: str | os.PathLike | None = None,
         step: int = 0,
         rendered: RenderedMaps | None = None,
+        maps: str = 'none',
     ) -> None:
-        """Draws a frame into files or into the backends.
+        """Draws a frame into files, or into the backends (in the main process alone).
 
         Args:
             name: Name of the frame in the backends and title of the pages.
@@ -151,12 +176,22 @@ class OccVisualizer(Visualizer):
             out_file: Write the pages to ``<stem>_<page>.png`` beside this path instead of the backends.
             step: Step in the backends.
             rendered: See :meth:`figures`.
+            maps: Without ``rendered``: ``'rays'`` draws maps of label and prediction too, by casting rays at the voxels, if the
+                sample knows its cameras; ``'none'`` does not.
 
         Raises:
-            ValueError: If there is nothing to draw.
+            ValueError: If there is nothing to draw or ``maps`` is unknown.
         """
         if data_sample is None:
             raise ValueError('add_datasample needs data_sample')
+        if maps not in MAPS:
+            raise ValueError(f'maps must be one of {MAPS}, got {maps!r}')
+        if out_file is None and not is_main_process():
+            return
+        if rendered is None and maps == 'rays' and 'ref2cam' in data_sample:
+            # twice the width on the page: shrinking smooths the edges
+            kinds = [kind for kind, on in (('gt_occ', draw_gt), ('pred_occ', draw_pred)) if on and kind in data_sample]
+            rendered = cast_maps(data_sample, self.painter, 2 * self.panel_widths['rendered'], kinds)
         for page, image in self.figures(data_sample, images, rendered, draw_gt, draw_pred, title=name).items():
             if show:
                 self.show(image, win_name=f'{name} {page}', wait_time=wait_time)

@@ -46,7 +46,13 @@ def forward_axis(grid: VoxelGrid) -> int:
 
 
 def overview_camera(
-    grid: VoxelGrid, width: int, height: int, elevation: float = 35.0, azimuth: float = 20.0, distance: float = 1.2
+    grid: VoxelGrid,
+    width: int,
+    height: int,
+    elevation: float = 35.0,
+    azimuth: float = 20.0,
+    distance: float = 1.2,
+    turning: bool = False,
 ) -> np.ndarray:
     """A camera behind and above the grid that shows all of it.
 
@@ -57,10 +63,26 @@ def overview_camera(
         elevation: Angle above the horizon, degrees.
         azimuth: Angle to the right of straight behind, degrees.
         distance: Distance from the centre, in longest edges of the grid.
+        turning: Take the same focal length and principal point for every azimuth, so that a camera that goes around the grid
+            neither zooms nor cuts a corner off.
 
     Returns:
         ref2img (4, 4) float64, with the focal length and principal point that fill the picture.
     """
+    ref2cam, low, high = _look_from(grid, elevation, azimuth, distance)
+    if turning:
+        bounds = [_look_from(grid, elevation, degrees, distance)[1:] for degrees in range(0, 360, 5)]
+        low, high = np.min([low for low, _ in bounds], axis=0), np.max([high for _, high in bounds], axis=0)
+    size = np.array([width, height], dtype=np.float64)
+    focal = ((1 - 2 * MARGIN) * size / (high - low)).min()
+    cam2img = np.eye(3)
+    cam2img[0, 0] = cam2img[1, 1] = focal
+    cam2img[:2, 2] = size / 2 - focal * (low + high) / 2
+    return project_matrix(ref2cam, cam2img)
+
+
+def _look_from(grid: VoxelGrid, elevation: float, azimuth: float, distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reference frame -> camera (4, 4), and the lowest and highest x / z and y / z (2,) of the grid's corners in the camera."""
     lower, extent = np.asarray(grid.lower), np.asarray(grid.extent)
     center = lower + extent / 2
     turn, tilt = np.deg2rad(azimuth), np.deg2rad(elevation)
@@ -72,10 +94,4 @@ def overview_camera(
     corners = lower + extent * np.indices((2, 2, 2)).reshape(3, 8).T
     rays = corners @ ref2cam[:3, :3].T + ref2cam[:3, 3]
     rays = rays[:, :2] / rays[:, 2:]
-    low, high = rays.min(0), rays.max(0)
-    size = np.array([width, height], dtype=np.float64)
-    focal = ((1 - 2 * MARGIN) * size / (high - low)).min()
-    cam2img = np.eye(3)
-    cam2img[0, 0] = cam2img[1, 1] = focal
-    cam2img[:2, 2] = size / 2 - focal * (low + high) / 2
-    return project_matrix(ref2cam, cam2img)
+    return ref2cam, rays.min(0), rays.max(0)

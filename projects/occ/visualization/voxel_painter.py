@@ -70,10 +70,21 @@ class VoxelPainter:
 
     def error_overview(self, pred: np.ndarray, gt: np.ndarray, mask: np.ndarray | None, width: int, height: int) -> np.ndarray:
         """3D view of the errors (``ERROR_CLASSES``) like :meth:`overview`; ``mask`` (X, Y, Z) bool limits what is judged."""
+        return self.error_camera(pred, gt, mask, overview_camera(self.grid, width, height), width, height).over(FREE_COLOR)
+
+    def error_camera(
+        self,
+        pred: np.ndarray,
+        gt: np.ndarray,
+        mask: np.ndarray | None,
+        ref2img: np.ndarray,
+        width: int,
+        height: int,
+        **style: Any,
+    ) -> VoxelView:
+        """The errors (``ERROR_CLASSES``) like :meth:`camera`; ``mask`` (X, Y, Z) bool limits what is judged."""
         colors, drawn = _error_style()
-        ref2img = overview_camera(self.grid, width, height)
-        errors = self._errors(pred, gt, mask)
-        return self._draw(errors, colors, drawn, ERROR_FREE, ref2img, width, height, {}).over(FREE_COLOR)
+        return self._draw(self._errors(pred, gt, mask), colors, drawn, ERROR_FREE, ref2img, width, height, style)
 
     def bird_eye(self, labels: np.ndarray, scale: int = 4) -> np.ndarray:
         """Bird's-eye view: the topmost drawn voxel of every column, dark at the foot of higher ones; ahead is up, left is left.
@@ -104,6 +115,10 @@ class VoxelPainter:
             return (upper[1] - point[1]) / size[1] * scale, (upper[0] - point[0]) / size[0] * scale
         return (point[0] - lower[0]) / size[0] * scale, (upper[1] - point[1]) / size[1] * scale
 
+    def lay_out(self, cells: np.ndarray) -> np.ndarray:
+        """Values (X, Y, ...) of columns as they lie in the pictures of :meth:`bird_eye`: ahead is up, left is left."""
+        return np.ascontiguousarray(cells[::-1, ::-1] if self.forward_axis == 0 else cells.swapaxes(0, 1)[::-1])
+
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """Colour image (..., 3) uint8 of an image of class ids; free is white."""
         return self.colors[np.asarray(labels, dtype=np.uint8)]
@@ -132,9 +147,7 @@ class VoxelPainter:
             # bright classes would be lost on white without an outline
             for side, beside in zip(_borders(image, scale), _neighbors(filled), strict=True):
                 side[filled & ~beside] *= BEV_OUTLINE
-        image = np.rint(image).astype(np.uint8)
-        image = image[::-1, ::-1] if self.forward_axis == 0 else image.transpose(1, 0, 2)[::-1]
-        return np.ascontiguousarray(image)
+        return self.lay_out(np.rint(image).astype(np.uint8))
 
 
 def _neighbors(cells: np.ndarray) -> np.ndarray:
