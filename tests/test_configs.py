@@ -205,29 +205,50 @@ def rows_of(work_dir: Path) -> list[dict]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
+def train_and_test(path: Path, data: Path, tool, folder: Path, iterations: int = ITERATIONS) -> tuple[list[dict], dict]:
+    """Trains a config and tests its checkpoint with the tools: logged rows, metrics."""
+    # laying out the dumped config nicely takes long
+    with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
+        options = overrides(load(path), data, iterations)
+        assert tool('train').main([str(path), '--work-dir', str(folder / 'train'), *options]) == 0
+        arguments = [
+            str(path),
+            str(folder / 'train' / f'iter_{iterations}.pth'),
+            '--metrics-json',
+            str(folder / 'metrics.json'),
+        ]
+        options = overrides(load(path), data, iterations)
+        assert tool('test').main([*arguments, '--work-dir', str(folder / 'test'), *options]) == 0
+    return rows_of(folder / 'train'), json.loads((folder / 'metrics.json').read_text())
+
+
+def losses_of(rows: list[dict], suffix: str, iterations: int = ITERATIONS) -> dict[str, list[float]]:
+    """Loss terms of every iteration, checked: finite, and rendered ones exactly if the config renders."""
+    rows = [row for row in rows if 'loss' in row]
+    assert [row['step'] for row in rows] == list(range(1, iterations + 1))
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    terms = {name for name in rows[0] if name.startswith('loss_')}
+    assert terms & RENDERED == (RENDERED if suffix else set()) and terms - RENDERED
+    return {name: [row[name] for row in rows] for name in terms}
+
+
 @every_cell
 @with_and_without
 def test_every_cell_trains_and_is_tested(family, benchmark, suffix, tool, frames, tmp_path):
     path = small_path(family, benchmark, suffix)
-    data = frames(FORMATS[benchmark])
-    # laying out the dumped config nicely takes long
-    with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
-        assert tool('train').main([str(path), '--work-dir', str(tmp_path / 'train'), *overrides(load(path), data)]) == 0
-        checkpoint = tmp_path / 'train' / f'iter_{ITERATIONS}.pth'
-        report = tmp_path / 'metrics.json'
-        test = [str(path), str(checkpoint), '--work-dir', str(tmp_path / 'test'), '--metrics-json', str(report)]
-        assert tool('test').main([*test, *overrides(load(path), data)]) == 0
-
-    rows = [row for row in rows_of(tmp_path / 'train') if 'loss' in row]
-    assert [row['step'] for row in rows] == list(range(1, ITERATIONS + 1))
-    assert all(math.isfinite(value) for row in rows for value in row.values())
-    terms = {name for name in rows[0] if name.startswith('loss_')}
-    assert terms & RENDERED == (RENDERED if suffix else set()) and terms - RENDERED
+    rows, metrics = train_and_test(path, frames(FORMATS[benchmark]), tool, tmp_path)
     # two frames are soon learnt; the terms are those that both configs of a cell have
-    first, last = (sum(sum(row[name] for name in terms - RENDERED) for row in part) for part in (rows[:4], rows[-4:]))
-    assert last < 0.9 * first
-    metrics = json.loads(report.read_text())
+    learnt = [values for name, values in losses_of(rows, suffix).items() if name not in RENDERED]
+    assert sum(sum(values[-4:]) for values in learnt) < 0.9 * sum(sum(values[:4]) for values in learnt)
     assert 0 <= metrics['mIoU'] <= 1 and 0 <= metrics['IoU'] <= 1
     if load(path).val_dataloader == load(path).test_dataloader:
-        (validated,) = (row for row in rows_of(tmp_path / 'train') if 'occ/mIoU' in row)
+        (validated,) = (row for row in rows if 'occ/mIoU' in row)
         assert [metrics[key] for key in ('mIoU', 'IoU')] == pytest.approx([validated[f'occ/{key}'] for key in ('mIoU', 'IoU')])
+
+
+@pytest.mark.parametrize('suffix', ['', '_gaussrender'])
+def test_a_model_of_ones_own_trains_by_config(suffix, tool, frames, tmp_path):
+    path = ROOT / f'projects/example_model/configs/voxel-network_synthetic-occ3d{suffix}.py'
+    rows, metrics = train_and_test(path, frames('occ3d'), tool, tmp_path, iterations=4)
+    losses_of(rows, suffix, iterations=4)
+    assert 0 <= metrics['mIoU'] <= 1

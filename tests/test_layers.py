@@ -26,6 +26,10 @@ ALLOWED = {
     'projects.occ.atomic_write': (),
     **{f'projects.occ.{part}': (*LOW[:2], 'projects.occ.atomic_write', *MM) for part in OCC_PARTS},
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
+    # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
+    'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
+    'projects.example_model.voxel_network': (STRUCTURES,),
+    'projects.example_model.bare_loop': (STRUCTURES, 'projects.example_model.voxel_network', 'projects.gaussrender'),
 }
 
 
