@@ -1,7 +1,6 @@
 """Trains a model: ``python tools/train.py CONFIG``; see ``--help``."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,16 +86,16 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def check_rasteriser(cfg: Config) -> None:
-    """Looks for the rasteriser if the config renders: the aggregator itself imports it in its first step only.
+    """Looks for the rasteriser if the config renders: before anything else is built.
 
     Raises:
-        OccError: If it is not installed or broken.
+        OccError: If it is not installed or broken, or was built without the backend that will be used.
     """
     aggregator = cfg.model.get('aggregator')
     if not aggregator:
         return
     try:
-        from gaussian_rasterization import build_config
+        from gaussian_rasterization import require_backend
     except ImportError as error:
         raise OccError(
             f'model.aggregator renders, but the rasteriser cannot be imported ({error}); install it with pip install --no-deps '
@@ -104,17 +103,13 @@ def check_rasteriser(cfg: Config) -> None:
             '--cfg-options model.aggregator=None'
         ) from error
 
-    built = build_config()
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     chosen = aggregator.get('renderer', {}).get('backend') if isinstance(aggregator, dict) else None
-    if chosen is None and built['default'][device] == 'reference':
-        switch = 'FORCE_CUDA=1 ' if device == 'cuda' else ''
-        print_log(
-            f'The rasteriser has no compiled backend for {device} ({built["reason"] or "the library was built without it"}); '
-            f'rendering will be very slow. Build it with {switch}{built["build_command"]}',
-            logger='current',
-            level=logging.WARNING,
-        )
+    try:
+        require_backend(chosen or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except (RuntimeError, ValueError) as error:
+        raise OccError(
+            f'model.aggregator renders, but {error} In a config the latter is model.aggregator.renderer.backend.'
+        ) from error
 
 
 def train(args: argparse.Namespace) -> None:

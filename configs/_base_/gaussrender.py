@@ -54,7 +54,7 @@ aggregator = dict(
         invalid_views='skip',  # or 'zero_term': a view without valid pixels voids its whole term
     ),
     renderer=dict(
-        backend=None,  # 'cpu', 'cuda' or 'reference'; None: by device
+        backend=None,  # 'cpu', 'cuda' or 'reference' (slow); None: the compiled one of the device
         settings=dict(),  # fields of gaussian_rasterization.RasterSettings
     ),
 )

@@ -50,7 +50,8 @@ class GaussRender(nn.Module):
     Both voxel grids become small Gaussians, both are rendered into the same virtual cameras and a bird's-eye view, and the
     class and depth images are compared. Gradients reach the logits and the voxel features. Nothing here changes a prediction.
 
-    Needs torch and the rasteriser only, and the rasteriser not before the first image is rendered.
+    Needs torch and the rasteriser only, and the package of the rasteriser not before the first image is rendered; a package
+    that was built without the backend is refused at once.
 
     Args:
         grid: Voxel grid or the dict that describes it.
@@ -64,6 +65,7 @@ class GaussRender(nn.Module):
     Raises:
         ValueError: If a number is out of range or disagrees with the grid.
         TypeError: If one of the dicts has an unknown key.
+        RuntimeError: If the rasteriser was built without the backend.
     """
 
     def __init__(

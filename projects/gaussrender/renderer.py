@@ -1,5 +1,6 @@
 """Gaussians and label grids to class, depth and alpha images with the rasteriser."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -113,6 +114,32 @@ def labels_from_points(labels: Tensor, points: list[Tensor], grid: VoxelGrid) ->
     return sparse.view_as(labels)
 
 
+def check_backend(backend: str | None) -> None:
+    """Looks for the backend of the rasteriser when a model is built, so that a training does not fail at its first render.
+
+    Without the package nothing happens: models predict without it, and the first render says what is missing.
+
+    Args:
+        backend: As in :class:`GaussianRenderer`. None stands for ``'cuda'`` where a GPU is visible, else ``'cpu'``.
+
+    Raises:
+        ValueError: If the name is unknown.
+        RuntimeError: If the rasteriser was built without it; the message holds the command that builds it.
+    """
+    if importlib.util.find_spec('gaussian_rasterization') is None:
+        return
+    rasterizer = load_rasterizer()
+    if backend is not None:
+        rasterizer.require_backend(backend)
+        return
+    try:
+        rasterizer.require_backend('cuda' if torch.cuda.is_available() else 'cpu')
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{error}\nFor a model: renderer.backend='reference', or renderer.backend='cpu' if it stays on the CPU."
+        ) from error
+
+
 class GaussianRenderer(nn.Module):
     """Renders Gaussians and label grids of one voxel grid.
 
@@ -120,8 +147,11 @@ class GaussianRenderer(nn.Module):
         grid: Voxel grid or the dict that describes it.
         num_classes: Number of classes with the free one; None takes it from the grid.
         gaussian_scale: Standard deviation of the Gaussians of a *label* grid, metres.
-        backend: Backend of the rasteriser: None (chosen by device), ``'cpu'``, ``'cuda'`` or ``'reference'``.
+        backend: Backend of the rasteriser: None (the compiled one of the device), ``'cpu'``, ``'cuda'`` or ``'reference'``.
         settings: Fields of ``gaussian_rasterization.RasterSettings``, for example ``dict(jacobian_clamp='offcentre')``.
+
+    Raises:
+        RuntimeError: If the rasteriser is installed without the backend, see :func:`check_backend`.
     """
 
     def __init__(
@@ -135,6 +165,7 @@ class GaussianRenderer(nn.Module):
         super().__init__()
         self.grid, self.num_classes = as_grid(grid, num_classes)
         self.gaussian_scale = gaussian_scale
+        check_backend(backend)
         self.backend = backend
         self.settings = dict(settings or {})
 

@@ -166,3 +166,28 @@ class TestPointLabels:
             labels_from_points(labels, [torch.zeros(5, 3)], grid)
         with pytest.raises(ValueError, match='class ids must lie in 0..3, got up to 17'):
             labels_from_points(labels, [torch.tensor([[0.0, 0, 0, 17]])], grid)
+
+
+class TestBackend:
+    """The backend is looked for when a model is built; the slow reference is only taken when asked for."""
+
+    @pytest.fixture
+    def without_cuda_backend(self, monkeypatch):
+        backends = pytest.importorskip('gaussian_rasterization').backends
+        monkeypatch.setattr(backends, 'AVAILABLE', dict(cpu=True, cuda=False, reference=True))
+
+    def test_gpu_without_its_backend(self, grid, without_cuda_backend, monkeypatch):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        with pytest.raises(RuntimeError, match=r"'cuda' backend .* is missing(.|\n)*FORCE_CUDA=1 pip install") as error:
+            GaussianRenderer(grid)
+        assert str(error.value).endswith("renderer.backend='reference', or renderer.backend='cpu' if it stays on the CPU.")
+        assert GaussianRenderer(grid, backend='reference').backend == 'reference'
+        assert GaussianRenderer(grid, backend='cpu').backend == 'cpu'
+
+    def test_machine_without_gpu(self, grid, without_cuda_backend, monkeypatch):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        assert GaussianRenderer(grid).backend is None
+        with pytest.raises(RuntimeError, match=r"'cuda' backend .* is missing(.|\n)*FORCE_CUDA=1 pip install"):
+            GaussianRenderer(grid, backend='cuda')
+        with pytest.raises(ValueError, match=r"backend must be None or one of \('cpu', 'cuda', 'reference'\), got 'opengl'"):
+            GaussianRenderer(grid, backend='opengl')

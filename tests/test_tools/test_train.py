@@ -124,27 +124,21 @@ def test_missing_rasteriser_is_told_before_anything_is_built(tmp_path, capfd, mo
     assert train(config, '--cfg-options', 'model.aggregator=None', 'train_cfg.max_epochs=1') == 0
 
 
-def test_slow_reference_of_the_rasteriser_is_a_warning_unless_chosen(monkeypatch):
-    import gaussian_rasterization
+def test_missing_backend_is_told_before_anything_is_built(monkeypatch):
+    from gaussian_rasterization import backends
 
     tool = load_tool('train')
-    said = []
-    built = dict(default=dict(cpu='reference', cuda='reference'), reason='it was not built', build_command='pip X')
-    monkeypatch.setattr(gaussian_rasterization, 'build_config', lambda: built)
-    monkeypatch.setattr(tool, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(backends, 'AVAILABLE', dict(cpu=True, cuda=False, reference=True))
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cfg = tool.Config(dict(model=dict(aggregator=dict(type='X', renderer=dict(backend=None)))))
-    tool.check_rasteriser(cfg)
-    assert said == [
-        'The rasteriser has no compiled backend for cuda (it was not built); rendering will be very slow. '
-        'Build it with FORCE_CUDA=1 pip X'
-    ]
-    cfg.model.aggregator.renderer.backend = 'reference'
-    tool.check_rasteriser(cfg)
+    with pytest.raises(tool.OccError, match=r"renders, but the 'cuda' backend .* is missing(.|\n)*FORCE_CUDA=1 pip install"):
+        tool.check_rasteriser(cfg)
+    for backend in ('reference', 'cpu'):
+        cfg.model.aggregator.renderer.backend = backend
+        tool.check_rasteriser(cfg)
     cfg.model.aggregator.renderer.backend = None
-    built['default']['cuda'] = 'cuda'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     tool.check_rasteriser(cfg)
-    assert len(said) == 1
 
 
 @pytest.fixture

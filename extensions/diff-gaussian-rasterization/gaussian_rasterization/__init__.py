@@ -1,6 +1,6 @@
 """Differentiable rasteriser for 3D Gaussians with any number of channels. Importing it needs torch only and builds nothing."""
 
-from .backends import build_config
+from .backends import build_config, require_backend
 from .classic import GaussianRasterizationSettings, GaussianRasterizer
 from .functional import RasterOutput, rasterize
 from .settings import RasterSettings
@@ -13,4 +13,5 @@ __all__ = [
     'RasterSettings',
     'build_config',
     'rasterize',
+    'require_backend',
 ]

@@ -29,7 +29,7 @@ def _load() -> tuple[str | None, str | None]:
 
 
 LIBRARY, REASON = _load()
-AVAILABLE = {
+AVAILABLE: dict[str, bool] = {
     name: name == 'reference'
     or (LIBRARY is not None and torch._C._dispatch_has_kernel_for_dispatch_key(f'{NAMESPACE}::render', name.upper()))
     for name in NAMES
@@ -37,8 +37,11 @@ AVAILABLE = {
 """Backend -> whether it can be used in this process."""
 
 
-def require(backend: str) -> None:
-    """Make sure that a backend can be used.
+def require_backend(backend: str) -> None:
+    """Make sure that a backend can be used, for instance when a model is built and long before it renders.
+
+    Args:
+        backend: ``'cpu'``, ``'cuda'`` or ``'reference'``.
 
     Raises:
         ValueError: If the name is unknown.
@@ -71,12 +74,12 @@ def build_config() -> dict[str, Any]:
 
     Returns:
         ``cpu``, ``cuda``, ``reference``: bool, usable backends; ``default``: device type -> backend that ``backend=None``
-        takes; ``library``: path of the shared object or None; ``reason``: why it is missing or None; ``compiler``, ``simd``,
-        ``cuda_archs``, ``cuda_obstacle`` (why CUDA was left out): text from the build, None without it; ``torch``: version in
-        use; ``build_command``.
+        takes, None where it raises; ``library``: path of the shared object or None; ``reason``: why it is missing or None;
+        ``compiler``, ``simd``, ``cuda_archs``, ``cuda_obstacle`` (why CUDA was left out): text from the build, None without
+        it; ``torch``: version in use; ``build_command``.
     """
     info: dict[str, Any] = dict(AVAILABLE)
-    info['default'] = {device: default_backend(torch.device(device)) for device in ('cpu', 'cuda')}
+    info['default'] = {device: device if AVAILABLE[device] else None for device in ('cpu', 'cuda')}
     info.update(library=LIBRARY, reason=REASON, compiler=None, simd=None, cuda_archs=None, cuda_obstacle=None)
     info.update(_build_info())
     info.update(torch=torch.__version__, build_command=BUILD_COMMAND)
@@ -84,10 +87,17 @@ def build_config() -> dict[str, Any]:
 
 
 def default_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-    """The backend that ``backend=None`` stands for: the compiled one of the device if it was built, else the reference.
+    """The backend that ``backend=None`` stands for: the compiled one of the device; the reference for float64.
 
-    float64 is always the reference's.
+    Raises:
+        RuntimeError: If the compiled backend of the device was not built: the slow reference is never taken silently.
     """
-    if dtype != torch.float64 and AVAILABLE.get(device.type, False):
-        return device.type
-    return 'reference'
+    if dtype == torch.float64:
+        return 'reference'
+    if device.type not in NAMES:
+        raise RuntimeError(
+            f"gaussian_rasterization has no compiled backend for {device.type!r}: move the tensors to 'cpu' or 'cuda', or use "
+            "backend='reference' (pure PyTorch, slow)."
+        )
+    require_backend(device.type)
+    return device.type

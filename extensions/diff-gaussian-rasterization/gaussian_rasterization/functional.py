@@ -1,7 +1,5 @@
 """The public function: checks, casts, picks a backend."""
 
-import functools
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -71,8 +69,7 @@ def rasterize(
         background: (C,) or (V, C) added where light is left; None: zeros.
         settings: Thresholds and variants.
         backend: ``'cpu'`` or ``'cuda'``: compiled, float32; ``'reference'``: PyTorch operations on any device, float32
-            or float64. None: the compiled backend of the device; if that was not built, the reference, with one warning per
-            process. float64 input means the reference.
+            or float64. None: the compiled backend of the device, or the reference for float64 input.
         num_classes: C when ``features`` are labels.
         tile_mask: (V, ceil(H / 16), ceil(W / 16)) bool; 16-pixel blocks marked False show the background only.
 
@@ -84,7 +81,7 @@ def rasterize(
         TypeError: If a dtype does not fit.
         ValueError: If a shape, device, size, label or backend name does not fit; with ``settings.debug``, also on values that
             are not finite.
-        RuntimeError: If the requested backend was not built.
+        RuntimeError: If the backend was not built; the message holds the command that builds it.
     """
     check_tensors(means, quats, scales, opacities, features, viewmats, Ks, background)
     channels = check_features(features, means.shape[0], viewmats.shape[0], background, num_classes)
@@ -126,11 +123,8 @@ def rasterize(
 
 def _choose(backend: str | None, device: torch.device, dtype: torch.dtype) -> str:
     if backend is None:
-        backend = backends.default_backend(device, dtype)
-        if backend == 'reference' and dtype != torch.float64 and not torch.compiler.is_compiling():
-            _warn_slow(device.type)
-        return backend
-    backends.require(backend)
+        return backends.default_backend(device, dtype)
+    backends.require_backend(backend)
     if backend != 'reference':
         if device.type != backend:
             raise ValueError(f"rasterize: backend='{backend}' needs tensors on {backend}, got {device}")
@@ -140,13 +134,3 @@ def _choose(backend: str | None, device: torch.device, dtype: torch.dtype) -> st
                 "convert it or use backend='reference'"
             )
     return backend
-
-
-@functools.cache
-def _warn_slow(device_type: str) -> None:
-    warnings.warn(
-        f'gaussian_rasterization has no compiled backend for {device_type!r} here and uses the slow PyTorch reference: '
-        f'{backends.remedy(device_type)} Asking for the reference silences this.',
-        RuntimeWarning,
-        stacklevel=4,
-    )

@@ -1,11 +1,9 @@
 """Bad input gets one sentence."""
 
-import warnings
-
 import pytest
 import torch
 
-from gaussian_rasterization import RasterSettings, backends, functional, rasterize
+from gaussian_rasterization import RasterSettings, backends, rasterize
 
 CASES = [
     (dict(means=torch.zeros(40, 2)), ValueError, r'means must be \(G, 3\), got \(40, 2\) float32'),
@@ -70,9 +68,6 @@ def not_built(monkeypatch):
     monkeypatch.setattr(backends, 'LIBRARY', None)
     monkeypatch.setattr(backends, 'REASON', 'it was not built')
     monkeypatch.setattr(backends, 'AVAILABLE', dict(cpu=False, cuda=False, reference=True))
-    functional._warn_slow.cache_clear()
-    yield
-    functional._warn_slow.cache_clear()
 
 
 def test_missing_backend_says_how_to_build_it(make_scene, not_built):
@@ -82,7 +77,7 @@ def test_missing_backend_says_how_to_build_it(make_scene, not_built):
         rasterize(**make_scene(0), backend='cuda')
     config = backends.build_config()
     assert config['reference'] and not config['cpu'] and config['library'] is None
-    assert config['default']['cpu'] == 'reference'
+    assert config['default'] == dict(cpu=None, cuda=None)
 
 
 def test_cuda_backend_left_out_says_why(make_scene):
@@ -94,12 +89,15 @@ def test_cuda_backend_left_out_says_why(make_scene):
     assert obstacle and obstacle in str(error.value)
 
 
-def test_falling_back_to_the_reference_warns_once(make_scene, not_built):
-    with pytest.warns(RuntimeWarning, match=r'no compiled backend .* it was not built. Build it with\n +pip install'):
+def test_reference_is_never_taken_silently(make_scene, not_built):
+    with pytest.raises(RuntimeError, match=r"'cpu' backend .* is missing: it was not built. Build it with\n +pip install"):
         rasterize(**make_scene(0))
-    with warnings.catch_warnings():
-        warnings.simplefilter('error')
-        rasterize(**make_scene(0))
+    assert rasterize(**make_scene(0), backend='reference').features.isfinite().all()
+    assert rasterize(**make_scene(0, dtype=torch.float64)).features.dtype == torch.float64
+    with pytest.raises(RuntimeError, match=r"FORCE_CUDA=1 pip install.*\nor use backend='reference'"):
+        backends.default_backend(torch.device('cuda', 0))
+    with pytest.raises(RuntimeError, match=r"no compiled backend for 'mps': move the tensors"):
+        backends.default_backend(torch.device('mps'))
 
 
 def test_float64_is_the_reference(make_scene):
