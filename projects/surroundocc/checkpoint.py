@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from projects.occ.models.weight_names import is_image_network, plain_key, rename_keys, rename_state_dict
+
 SOURCES = dict(
     authors='release of the SurroundOcc authors',
     gaussrender="GaussRender's variant",
@@ -37,7 +39,7 @@ _CAMERA_TABLE = re.compile(r'view_encoder\.transformer\.\d+\.cams_embeds')
 
 def _plain(key: str) -> str:
     """A key without the prefix of data-parallel wrappers, with today's name of the offsets of a deformable convolution."""
-    return key.removeprefix('module.').replace('conv2_offset.', 'conv2.conv_offset.')
+    return plain_key(key).replace('conv2_offset.', 'conv2.conv_offset.')
 
 
 def identify(keys: Collection[str]) -> str | None:
@@ -48,10 +50,7 @@ def identify(keys: Collection[str]) -> str | None:
     for source, prefix in _HEADS.items():
         if prefix + _MARK in keys:
             return source
-    has_backbone = any('backbone.' in key for key in keys if _IMAGE_KEY.match(key))
-    if has_backbone and all(_IMAGE_KEY.match(key) or _DETECTION_BRANCH.match(key) for key in keys):
-        return 'image_network'
-    return None
+    return 'image_network' if is_image_network(keys, _IMAGE_KEY, _DETECTION_BRANCH) else None
 
 
 def _rename(key: str, source: str) -> str | None:
@@ -96,17 +95,8 @@ def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[
     Raises:
         ValueError: If the file is not of this family.
     """
-    source = identify(keys)
-    if source is None:
-        raise ValueError('these are no weights of SurroundOcc and not those of an image network alone')
-    known: dict[str, str | None] = {}
-    unknown = []
-    for key in keys:
-        try:
-            known[key] = _rename(key, source)
-        except KeyError:
-            unknown.append(key)
-    return source, known, unknown
+    refusal = 'these are no weights of SurroundOcc and not those of an image network alone'
+    return rename_keys(keys, identify(keys), _rename, refusal)
 
 
 def to_project_state_dict(state_dict: Mapping[str, Tensor], source: str = 'authors') -> dict[str, Tensor]:
@@ -115,8 +105,7 @@ def to_project_state_dict(state_dict: Mapping[str, Tensor], source: str = 'autho
     Raises:
         KeyError: If a name is unknown.
     """
-    renamed = {key: _rename(key, source) for key in state_dict}
-    return {ours: state_dict[key] for key, ours in renamed.items() if ours is not None}
+    return rename_state_dict(state_dict, source, _rename)
 
 
 def to_official(

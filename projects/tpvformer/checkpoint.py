@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from projects.occ.models.weight_names import is_image_network, plain_key, rename_keys, rename_state_dict
+
 SOURCES = dict(
     gaussrender='GaussRender release',
     authors='release of the TPVFormer authors (tpvformer04)',
@@ -46,6 +48,7 @@ _PREFIXES: dict[str, tuple[tuple[str, str | None], ...]] = dict(
         ('neck.', 'img_neck.'),
     ),
 )
+_IMAGE_KEY = re.compile(r'(?:img_)?(backbone|neck)\.')
 # Detection branches of a pretrained image network, but not the heads of surround-view transformers.
 _DETECTION_BRANCH = re.compile(r'\w*bbox_head\.(?!transformer|transfer_conv|deblocks|occ\.|encoder|\w*embedding)')
 _NESTED_ATTENTION = re.compile(r'layers\.\d+\.attentions\.0\.value_proj\.\d')
@@ -55,18 +58,13 @@ _EMPTY_CLASS = {17: 0, 18: 17, 19: 0}
 _RENDER_CHANNELS = 19
 
 
-def _plain(key: str) -> str:
-    """A key without the prefix of data-parallel wrappers."""
-    return key.removeprefix('module.')
-
-
 def identify(keys: Collection[str]) -> str | None:
     """Says which code base wrote these keys: a key of ``SOURCES``, or None if they are not weights of this model.
 
     Raises:
         ValueError: If they belong to a relative of this model that has other attention layers.
     """
-    keys = [_plain(key) for key in keys]
+    keys = [plain_key(key) for key in keys]
     if any(_NESTED_ATTENTION.search(key) for key in keys):
         raise ValueError(
             'this is the TPVFormer variant with attention between the planes (tpvformer10, mmdetection3d projects/TPVFormer), '
@@ -81,15 +79,11 @@ def identify(keys: Collection[str]) -> str | None:
     for source, prefixes in marks.items():
         if any(key.startswith(prefixes) for key in keys):
             return source
-    image = [key for key in keys if key.startswith(('backbone.', 'img_backbone.', 'neck.', 'img_neck.'))]
-    rest = set(keys) - set(image)
-    if any('backbone.' in key for key in image) and all(_DETECTION_BRANCH.match(key) for key in rest):
-        return 'image_network'
-    return None
+    return 'image_network' if is_image_network(keys, _IMAGE_KEY, _DETECTION_BRANCH) else None
 
 
 def _rename(key: str, source: str) -> str | None:
-    key = _plain(key)
+    key = plain_key(key)
     if source == 'project':
         return key
     if source == 'authors_old':
@@ -117,17 +111,8 @@ def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[
     Raises:
         ValueError: If the file is not of this family.
     """
-    source = identify(keys)
-    if source is None:
-        raise ValueError('these are no weights of TPVFormer and not those of an image network alone')
-    known: dict[str, str | None] = {}
-    unknown = []
-    for key in keys:
-        try:
-            known[key] = _rename(key, source)
-        except KeyError:
-            unknown.append(key)
-    return source, known, unknown
+    refusal = 'these are no weights of TPVFormer and not those of an image network alone'
+    return rename_keys(keys, identify(keys), _rename, refusal)
 
 
 def to_project_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,8 +121,7 @@ def to_project_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
     Raises:
         KeyError: If a name is unknown.
     """
-    renamed = {key: _rename(key, 'gaussrender') for key in state_dict}
-    return {ours: state_dict[key] for key, ours in renamed.items() if ours is not None}
+    return rename_state_dict(state_dict, 'gaussrender', _rename)
 
 
 def to_official(

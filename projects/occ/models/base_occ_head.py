@@ -10,6 +10,8 @@ from torch import Tensor
 
 from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid
 
+from .voxel_views import sample_frustum_index
+
 
 class BaseOccHead(BaseModule, metaclass=ABCMeta):
     """Owns the voxel loss; subclasses implement ``forward``.
@@ -42,7 +44,10 @@ class BaseOccHead(BaseModule, metaclass=ABCMeta):
         for which in {'none': (), 'both': ('camera', 'lidar')}.get(self.loss_occ.mask, (self.loss_occ.mask,)):
             visible = _stack(batch_data_samples, f'mask_{which}')
             mask = visible if mask is None else mask & visible
-        return self.loss_occ(prediction.logits, labels, mask)
+        if not getattr(self.loss_occ, 'frustum_weight', 0):
+            return self.loss_occ(prediction.logits, labels, mask)
+        boxes = [sample_frustum_index(sample, self.grid, self.loss_occ.frustums) for sample in batch_data_samples]
+        return self.loss_occ(prediction.logits, labels, mask, torch.stack(boxes).to(labels.device))
 
 
 def _stack(samples: list[OccDataSample], field: str) -> Tensor:

@@ -74,19 +74,30 @@ class OccSegmentor(Base3DSegmentor):
         return [feat.unflatten(0, (batch, cameras)) for feat in feats]
 
     @staticmethod
-    def camera_inputs(batch_data_samples: list[OccDataSample], imgs: Tensor) -> dict:
+    def camera_inputs(batch_data_samples: list[OccDataSample], imgs: Tensor, depths: Tensor | None = None) -> dict:
         """Collects what a view encoder may know of the cameras.
+
+        Args:
+            batch_data_samples: B samples.
+            imgs: (B, N, 3, H, W).
+            depths: (B, N, H, W) depth maps along the optical axis, metres, or None.
 
         Returns:
             ``ref2img`` (B, N, 4, 4), reference frame (metres) -> (u*d, v*d, d, 1) in pixels of the network image; ``img_wh``
             (B, N, 2), image sizes before padding, pixels; ``input_wh`` (W, H) of the padded images, pixels. float32, on the
-            device of ``imgs``.
+            device of ``imgs``. Where the samples have them, also ``ref2cam`` (B, N, 4, 4) and ``cam2img`` (B, N, 3, 3) float32,
+            ``voxel_pixels`` (B, N, P, 2) int64 and ``voxel_visible`` (B, N, P) bool, as described in ``OccDataSample``; and
+            ``depths`` if given.
 
         Raises:
             ValueError: If the number of camera matrices is not the number of images.
         """
-        stacked = {}
-        for key in ('ref2img', 'img_wh'):
+        stacked = {} if depths is None else dict(depths=depths)
+        for key in ('voxel_pixels', 'voxel_visible'):
+            if all(key in sample for sample in batch_data_samples):
+                stacked[key] = torch.stack([sample.get(key) for sample in batch_data_samples]).to(imgs.device)
+        known = set.intersection(*(set(sample.metainfo) for sample in batch_data_samples))
+        for key in ('ref2img', 'img_wh', *sorted(known & {'ref2cam', 'cam2img'})):
             arrays = [np.asarray(sample.metainfo[key], dtype=np.float32) for sample in batch_data_samples]
             for sample, array in zip(batch_data_samples, arrays):
                 if len(array) != imgs.shape[1]:
@@ -99,14 +110,16 @@ class OccSegmentor(Base3DSegmentor):
     def encode_decode(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> OccPrediction:
         """The whole network: images to voxel logits."""
         imgs = batch_inputs['imgs']
-        scene = self.view_encoder(self.extract_feat(imgs), self.camera_inputs(batch_data_samples, imgs))
+        scene = self.view_encoder(
+            self.extract_feat(imgs), self.camera_inputs(batch_data_samples, imgs, batch_inputs.get('depths'))
+        )
         return self.occ_head(scene)
 
     def loss(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> dict[str, Tensor]:
         """Voxel losses and, with an aggregator, rendering losses.
 
         Args:
-            batch_inputs: ``imgs`` (B, N, 3, H, W).
+            batch_inputs: ``imgs`` (B, N, 3, H, W) and, for networks that want them, ``depths`` (B, N, H, W), metres.
             batch_data_samples: B samples with ``gt_occ`` and cameras.
         """
         prediction = self.encode_decode(batch_inputs, batch_data_samples)

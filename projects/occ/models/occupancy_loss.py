@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from projects.occ.structures import VoxelGrid
 
-from .label_reduction import REDUCTIONS, reduce_labels
+from .frustum_proportion import frustum_proportion_loss
+from .label_reduction import REDUCTIONS, reduce_labels, reduce_volume
 from .scene_class_affinity import geo_scal_loss, sem_scal_loss
 
 
@@ -19,13 +20,15 @@ class OccupancyLoss(nn.Module):
     """Weighted sum of voxel losses over all scales of a prediction.
 
     The loss of a scale is ``w_s * (ce_weight * CE + lovasz_weight * Lovász + sem_scal_weight * SemScal + geo_scal_weight *
-    GeoScal)`` with ``w_s = decay ** s``, s = 0 for the finest. CE is the class-weighted mean ``sum(w * nll) / sum(w)``;
-    Lovász-softmax averages over the classes present in the labels; for the affinity losses see
-    :mod:`~projects.occ.models.scene_class_affinity`. Voxels of the whole batch are pooled. Where no voxel is labelled every
+    GeoScal + frustum_weight * Frustum)`` with ``w_s = decay ** s``, s = 0 for the finest. CE is the class-weighted mean
+    ``sum(w * nll) / sum(w)``; Lovász-softmax averages over the classes present in the labels; for the affinity losses see
+    :mod:`~projects.occ.models.scene_class_affinity`, for the proportions of classes in the frustums of a camera
+    :mod:`~projects.occ.models.frustum_proportion`. Voxels of the whole batch are pooled. Where no voxel is labelled every
     term is 0.
 
     The defaults are GaussRender's (src/loss/occupancy_loss.py). SurroundOcc trains with ``ce_weight=1, lovasz_weight=0,
-    sem_scal_weight=1, geo_scal_weight=1, label_reduction='sparse_last'`` and no class weights.
+    sem_scal_weight=1, geo_scal_weight=1, label_reduction='sparse_last'`` and no class weights; Symphonies with ``ce_weight=1,
+    lovasz_weight=0, sem_scal_weight=1, geo_scal_weight=1, frustum_weight=1, aux_weight=0.5`` and class weights.
 
     Args:
         grid: Voxel grid of the labels.
@@ -41,9 +44,13 @@ class OccupancyLoss(nn.Module):
         scale_weights: Factors of the scales, coarse to fine, instead of the powers of ``decay``.
         binary: Tell free from occupied only. All terms then work on these two classes; logits may have one channel (the logit
             of being occupied) or one per class.
+        aux_weight: Factor of every output but the last, instead of the powers of ``decay``.
+        frustum_weight: Factor of the frustum proportion term; 0 leaves it out.
+        frustums: Boxes per side of the image into which the frustums divide it.
 
     Raises:
-        ValueError: If the number of weights is not the number of classes, a name is unknown, or class weights meet ``binary``.
+        ValueError: If the number of weights is not the number of classes, a name is unknown, class weights meet ``binary``, or
+            there is more than one rule for the factors of the scales.
     """
 
     MASKS = ('none', 'camera', 'lidar', 'both')
@@ -61,6 +68,9 @@ class OccupancyLoss(nn.Module):
         label_reduction: str = 'strided',
         scale_weights: Sequence[float] | None = None,
         binary: bool = False,
+        aux_weight: float | None = None,
+        frustum_weight: float = 0.0,
+        frustums: int = 8,
     ) -> None:
         super().__init__()
         self.grid = VoxelGrid.build(grid)
@@ -71,6 +81,10 @@ class OccupancyLoss(nn.Module):
             )
         if class_weights is not None and binary:
             raise ValueError('loss_occ.class_weights have no meaning with loss_occ.binary=True; set them to None')
+        if scale_weights is not None and aux_weight is not None:
+            raise ValueError(
+                'loss_occ.scale_weights and loss_occ.aux_weight both set the factors of the scales; set one to None'
+            )
         if mask not in self.MASKS:
             raise ValueError(f'loss_occ.mask must be one of {self.MASKS}, got {mask!r}')
         if label_reduction not in REDUCTIONS:
@@ -85,23 +99,38 @@ class OccupancyLoss(nn.Module):
         self.mask = mask
         self.label_reduction = label_reduction
         self.binary = binary
+        self.aux_weight = aux_weight
+        self.frustum_weight = frustum_weight
+        self.frustums = frustums
 
-    def forward(self, logits: Sequence[Tensor], labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    def _weight_of(self, level: int, num_levels: int) -> float:
+        if self.scale_weights is not None:
+            return self.scale_weights[level]
+        scale = num_levels - 1 - level
+        return self.decay**scale if self.aux_weight is None else (self.aux_weight if scale else 1.0)
+
+    def forward(
+        self, logits: Sequence[Tensor], labels: Tensor, mask: Tensor | None = None, frustum_index: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Computes the weighted terms of every scale.
 
         Args:
             logits: Coarse to fine, each (B, C, X_s, Y_s, Z_s); with ``binary`` also (B, 1, X_s, Y_s, Z_s).
             labels: (B, X, Y, Z) integer class ids.
             mask: (B, X, Y, Z) bool, voxels that count, or None for all.
+            frustum_index: (B, X, Y, Z) integer, box of the image that a voxel projects into, negative for none; needed with
+                ``frustum_weight``. A coarse cell takes the box of its last child.
 
         Returns:
             ``loss_occ_<term>_<s>``, scalars, s = 0 for the finest scale; the terms, where their weight is not 0, are ``ce``,
-            ``lovasz``, ``sem_scal`` and ``geo_scal``.
+            ``lovasz``, ``sem_scal``, ``geo_scal`` and ``frustum``.
 
         Raises:
-            ValueError: If the shapes of logits, labels and grid do not fit, or the number of scales is not that of
-                ``scale_weights``.
+            ValueError: If the shapes of logits, labels and grid do not fit, the number of scales is not that of
+                ``scale_weights``, or frustums are needed and missing.
         """
+        if self.frustum_weight and frustum_index is None:
+            raise ValueError('loss_occ.frustum_weight needs frustum_index, the box of the image that each voxel projects into')
         if tuple(labels.shape[1:]) != self.grid.shape:
             raise ValueError(f'labels must be (B, X, Y, Z) with the grid shape {self.grid.shape}, got {tuple(labels.shape)}')
         if self.scale_weights is not None and len(self.scale_weights) != len(logits):
@@ -117,15 +146,15 @@ class OccupancyLoss(nn.Module):
                     f'logits must be (B, C, X, Y, Z) with B={labels.shape[0]} and C={self.grid.num_classes} '
                     f'(grid.class_names), got {tuple(scores.shape)}'
                 )
-            scale = len(logits) - 1 - level
-            weight = self.decay**scale if self.scale_weights is None else self.scale_weights[level]
+            scale, weight = len(logits) - 1 - level, self._weight_of(level, len(logits))
             target = reduce_labels(labels, scores.shape[2:], self.grid, self.label_reduction, mask)
-            for name, value in self._scale_terms(scores, target).items():
+            boxes = reduce_volume(frustum_index, scores.shape[2:]) if self.frustum_weight else None
+            for name, value in self._scale_terms(scores, target, boxes).items():
                 losses[f'loss_occ_{name}_{scale}'] = weight * value
         return losses
 
-    def _scale_terms(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Terms of one scale: scores (B, C, X_s, Y_s, Z_s), target (B, X_s, Y_s, Z_s) int64."""
+    def _scale_terms(self, scores: Tensor, target: Tensor, boxes: Tensor | None) -> dict[str, Tensor]:
+        """Terms of one scale: scores (B, C, X_s, Y_s, Z_s), target (B, X_s, Y_s, Z_s) int64, boxes likewise or None."""
         with torch.autocast(scores.device.type, enabled=False):
             valid = target != self.grid.ignore_index
             picked, labels = scores.float().movedim(1, -1)[valid], target[valid]  # (P, C), (P,)
@@ -139,6 +168,10 @@ class OccupancyLoss(nn.Module):
                 lovasz=(self.lovasz_weight, lambda: lovasz_softmax_flat(probs, labels, classes='present')),
                 sem_scal=(self.sem_scal_weight, lambda: sem_scal_loss(probs, labels)),
                 geo_scal=(self.geo_scal_weight, lambda: geo_scal_loss(probs[:, free], labels == free)),
+                frustum=(
+                    self.frustum_weight,
+                    lambda: frustum_proportion_loss(probs, labels, boxes[valid].long(), self.frustums**2),
+                ),
             )
             nothing = labels.numel() == 0
             return {name: factor * (picked.sum() if nothing else loss()) for name, (factor, loss) in losses.items() if factor}

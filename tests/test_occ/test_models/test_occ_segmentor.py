@@ -188,3 +188,28 @@ def test_masks_reach_the_loss():
     expected = model.occ_head.loss_occ([model(**data, mode='tensor')], sample.gt_occ[None], seen[None])
     for key in expected:
         torch.testing.assert_close(got[key], expected[key])
+
+
+def test_view_encoders_get_depths_and_projections_where_the_data_have_them():
+    model = MODELS.build(config())
+    batch = make_batch(2)
+    model(**model.data_preprocessor(batch), mode='tensor')
+    assert set(model.view_encoder.cameras) == {'ref2img', 'img_wh', 'input_wh'}
+    batch = make_batch(2)
+    batch['inputs']['depth'] = [torch.rand(2, 6, 7) for _ in range(2)]
+    for index, sample in enumerate(batch['data_samples']):
+        sample.set_metainfo(dict(ref2cam=np.full((2, 4, 4), index), cam2img=np.ones((2, 3, 3))))
+        sample.voxel_pixels = torch.full((2, 5, 2), index)
+        sample.voxel_visible = torch.ones(2, 5, dtype=torch.bool)
+    data = model.data_preprocessor(batch)
+    model(**data, mode='tensor')
+    cameras = model.view_encoder.cameras
+    assert cameras['depths'] is data['inputs']['depths'] and cameras['depths'].shape == (2, 2, 8, 8)
+    assert cameras['ref2cam'].shape == (2, 2, 4, 4) and (cameras['ref2cam'][1] == 1).all()
+    assert cameras['cam2img'].shape == (2, 2, 3, 3) and cameras['cam2img'].dtype == torch.float32
+    assert cameras['voxel_pixels'].shape == (2, 2, 5, 2) and (cameras['voxel_pixels'][1] == 1).all()
+    assert cameras['voxel_visible'].dtype == torch.bool
+    # a batch of which one sample lacks something goes without
+    del batch['data_samples'][0].voxel_pixels
+    model(**model.data_preprocessor(batch), mode='tensor')
+    assert 'voxel_pixels' not in model.view_encoder.cameras

@@ -42,3 +42,18 @@ class CameraRebatch:
         total = rows.new_zeros(self.batch_size * self.num_queries, rows.shape[-1])
         total = total.index_add(0, self._sample * self.num_queries + self._query, rows)
         return total.view(self.batch_size, self.num_queries, -1) / self._num_seeing
+
+    def replace(self, queries: Tensor, packed: Tensor) -> Tensor:
+        """Puts packed rows back in the place of the queries that they came from.
+
+        Only for one camera (N = 1); with more, a query could be replaced by several.
+
+        Args:
+            queries: (B, Q, C), stays as it is.
+            packed: (B, L, C).
+
+        Returns:
+            (B, Q, C), the dtype of ``queries``.
+        """
+        rows = packed.unflatten(0, (self.batch_size, self.num_cams))[self._sample, self._camera, self._rank]
+        return queries.index_put((self._sample, self._query), rows.to(queries.dtype))

@@ -52,3 +52,16 @@ def test_nothing_visible():
     out.sum().backward()
     assert out.shape == (1, 5, 4) and out.abs().max() == 0
     assert weight.grad.abs().max() == 0  # still part of the graph, as distributed training needs
+
+
+def test_packed_rows_replace_the_queries_they_came_from():
+    seen = torch.tensor([[[True, False, True, False]], [[False, False, False, True]]])
+    rebatch = CameraRebatch(seen)
+    queries = torch.arange(24.0).view(2, 4, 3).requires_grad_()
+    replaced = rebatch.replace(queries, rebatch.gather(queries) * 10)
+    assert torch.equal(replaced, torch.where(seen[:, 0, :, None], queries * 10, queries))
+    replaced.sum().backward()
+    assert torch.equal(queries.grad, torch.where(seen[:, 0, :, None], 10.0, 1.0).expand(2, 4, 3))
+    nothing = CameraRebatch(torch.zeros(2, 1, 4, dtype=torch.bool))
+    assert nothing.length == 1 and torch.equal(nothing.replace(queries, nothing.gather(queries) + 5), queries)
+    assert rebatch.replace(queries, rebatch.gather(queries).double()).dtype == queries.dtype
