@@ -21,7 +21,10 @@ def _add_synthetic(commands) -> None:
         description='Generates procedural streets: images, LiDAR sweeps, boxes and labels. See docs/synthetic_data.md.',
     )
     parser.add_argument(
-        '--format', choices=('occ3d', 'surroundocc', 'both'), default='both', help='label format (default: both)'
+        '--format',
+        choices=('occ3d', 'surroundocc', 'both', 'sscbench-kitti360'),
+        default='both',
+        help='label format; both: the two of nuScenes (default: both)',
     )
     parser.add_argument('--out', type=Path, required=True, help='folder to write to')
     parser.add_argument('--preset', default='tiny', help='tiny, small or full: grid, image size, view distance (default: tiny)')
@@ -49,10 +52,10 @@ def _add_synthetic(commands) -> None:
 def _run_synthetic(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from projects.occ.datasets.synthetic import FORMATS, build_config, generate
+    from projects.occ.datasets.synthetic import NUSCENES_FORMATS, build_config, generate
 
     config = build_config(
-        formats=FORMATS if args.format == 'both' else (args.format,),
+        formats=NUSCENES_FORMATS if args.format == 'both' else (args.format,),
         preset=args.preset,
         voxel_size=args.voxel_size,
         point_cloud_range=args.range,

@@ -1,12 +1,13 @@
-"""Procedural streets: images, LiDAR sweeps, boxes and labels in the on-disk formats of nuScenes, Occ3D and SurroundOcc."""
+"""Procedural streets: images, LiDAR sweeps, boxes and labels in the on-disk formats of the benchmarks."""
 
-from .config import FORMATS, PRESETS, CameraSettings, SyntheticConfig, build_config
+from .config import FORMATS, NUSCENES_FORMATS, PRESETS, CameraSettings, SyntheticConfig, build_config
 from .frame import Frame, FrameMaker
 from .generate import ExistingDataError, generate
 from .world import World
 
 __all__ = [
     'FORMATS',
+    'NUSCENES_FORMATS',
     'PRESETS',
     'CameraSettings',
     'ExistingDataError',

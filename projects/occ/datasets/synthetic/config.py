@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from projects.occ.structures import VoxelGrid
-from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
+from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, NUSCENES_CLASSES
 
 # Version that annotation files and tables name.
 VERSION = 'synthetic-v1'
@@ -32,12 +32,16 @@ BOX_CATEGORIES = (
     'barrier',
 )
 
-FORMATS = ('occ3d', 'surroundocc')
+NUSCENES_FORMATS = ('occ3d', 'surroundocc')
+# One camera on another vehicle: generated for itself, not together with the others.
+KITTI360 = 'sscbench-kitti360'
+FORMATS = (*NUSCENES_FORMATS, KITTI360)
 # Height of the LiDAR above the ego origin used when one range has to serve both label frames, metres.
 FRAME_Z_SHIFT = 1.8
 _FRAMES = {
     'occ3d': dict(frame='ego', free_index=17, ignore_index=255, class_names=('others', *NUSCENES_CLASSES, 'free')),
     'surroundocc': dict(frame='lidar', free_index=0, ignore_index=255, class_names=('empty', *NUSCENES_CLASSES)),
+    KITTI360: dict(frame='lidar', free_index=0, ignore_index=255, class_names=('empty', *KITTI360_CLASSES)),
 }
 # per preset: voxel size, range per format, image (width, height), rays per border pixel, view distance
 PRESETS: dict[str, dict[str, Any]] = {
@@ -66,7 +70,33 @@ PRESETS: dict[str, dict[str, Any]] = {
         view_distance=80.0,
     ),
 }
-_BENCHMARK_VOXEL = {'occ3d': 0.4, 'surroundocc': 0.5}
+# the same for the format of SSCBench-KITTI-360
+KITTI360_PRESETS: dict[str, dict[str, Any]] = {
+    'tiny': {
+        'voxel_size': 0.5,
+        KITTI360: (0.0, -16.0, -2.0, 32.0, 16.0, 2.0),
+        'image_size': (352, 96),
+        'samples': 4,
+        'view_distance': 48.0,
+    },
+    'small': {
+        'voxel_size': 0.4,
+        KITTI360: (0.0, -25.6, -2.0, 51.2, 25.6, 4.4),
+        'image_size': (704, 188),
+        'samples': 4,
+        'view_distance': 60.0,
+    },
+    'full': {
+        'voxel_size': None,
+        KITTI360: (0.0, -25.6, -2.0, 51.2, 25.6, 4.4),
+        'image_size': (1408, 376),
+        'samples': 3,
+        'view_distance': 60.0,
+    },
+}
+_BENCHMARK_VOXEL = {'occ3d': 0.4, 'surroundocc': 0.5, KITTI360: 0.2}
+# Numbers of KITTI-360 drives and frames: every fifth frame is written, a thousand numbers are kept for each scene.
+MAX_KITTI360_SCENES, MAX_KITTI360_FRAMES = 1000, 200
 # uint8 voxels of one scene's world; two workers then stay below about 3 GiB
 _MAX_WORLD_VOXELS = 600_000_000
 _MAX_SPEED = 12.0  # m/s, of the ego vehicle, for the estimate of the memory
@@ -115,7 +145,7 @@ class SyntheticConfig:
     """Everything that decides the content of a synthetic data set.
 
     Args:
-        grids: Label format (``'occ3d'``, ``'surroundocc'``) -> grid of its labels.
+        grids: Label format (``'occ3d'``, ``'surroundocc'``, or ``'sscbench-kitti360'`` alone) -> grid of its labels.
         scenes_train: Number of training scenes.
         scenes_val: Number of validation scenes.
         frames: Key frames per scene, 2 Hz.
@@ -141,6 +171,8 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         if not self.grids or any(name not in FORMATS for name in self.grids):
             raise ValueError(f'formats must be among {FORMATS}, got {tuple(self.grids)}')
+        if KITTI360 in self.grids:
+            self._check_kitti360()
         if self.scenes_train < 0 or self.scenes_val < 0 or self.scenes_train + self.scenes_val < 1:
             raise ValueError(
                 'the number of scenes must be >= 0 and at least one in total, got '
@@ -164,6 +196,16 @@ class SyntheticConfig:
             raise ValueError(
                 f'voxels of {self.voxel_size} m over a view distance of {self.view_distance} m and {self.frames} frames '
                 'need too much memory; choose a larger --voxel-size, a smaller --range or fewer --frames'
+            )
+
+    def _check_kitti360(self) -> None:
+        _check_alone(tuple(self.grids))
+        if self.legacy_infos:
+            raise ValueError(f'--legacy-infos is for the nuScenes formats; {KITTI360} has no annotation files')
+        if max(self.scenes_train, self.scenes_val) > MAX_KITTI360_SCENES or self.frames > MAX_KITTI360_FRAMES:
+            raise ValueError(
+                f'the six digits of a frame of {KITTI360} are enough for {MAX_KITTI360_SCENES} scenes of {MAX_KITTI360_FRAMES} '
+                f'frames, got --scenes-train {self.scenes_train} --scenes-val {self.scenes_val} --frames {self.frames}'
             )
 
     @property
@@ -192,6 +234,14 @@ class SyntheticConfig:
     def hash(self) -> str:
         """Identifies the content of the data set."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _check_alone(formats: tuple[str, ...]) -> None:
+    if KITTI360 in formats and len(formats) > 1:
+        raise ValueError(
+            f'{KITTI360} has a vehicle with one camera of its own, so it cannot be generated together with other formats, got '
+            f'{formats}'
+        )
 
 
 def grid_dict(grid: VoxelGrid) -> dict[str, Any]:
@@ -223,8 +273,8 @@ def build_config(
         formats: Label formats, among ``FORMATS``.
         preset: ``'tiny'``, ``'small'`` or ``'full'`` (the benchmarks' own grids and images).
         voxel_size: Edge of the label voxels in metres instead of the preset's.
-        point_cloud_range: Six numbers in metres instead of the preset's, in the label frame. With both formats they are
-            taken in the ego frame, and the LiDAR-frame grid gets the same numbers lowered by ``FRAME_Z_SHIFT`` in z.
+        point_cloud_range: Six numbers in metres instead of the preset's, in the label frame. With both nuScenes formats
+            they are taken in the ego frame, and the LiDAR-frame grid gets the same numbers lowered by ``FRAME_Z_SHIFT`` in z.
         image_size: (width, height) instead of the preset's.
         camera: Camera settings instead of the preset's.
         **kwargs: Other fields of :class:`SyntheticConfig`.
@@ -234,7 +284,8 @@ def build_config(
     """
     if preset not in PRESETS:
         raise ValueError(f'preset must be one of {tuple(PRESETS)}, got {preset!r}')
-    values = PRESETS[preset]
+    _check_alone(tuple(formats))
+    values = (KITTI360_PRESETS if KITTI360 in formats else PRESETS)[preset]
     grids = {}
     for name in formats:
         if name not in FORMATS:

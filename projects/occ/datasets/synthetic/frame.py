@@ -7,10 +7,11 @@ import numpy as np
 
 from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord
 
-from .config import VERSION
-from .labels import Survey, label_volume, ray_lengths, seen, survey, to_surroundocc
+from .class_maps import class_map
+from .config import KITTI360, VERSION
+from .labels import Survey, label_volume, ray_lengths, seen, survey, to_kitti360, to_surroundocc
 from .scene import scene_rng
-from .sensors import Camera, Rig, View, draw_rig, render, scan, survey_directions
+from .sensors import Camera, Rig, View, draw_rig, kitti360_rig, render, scan, survey_directions
 from .world import World
 
 # Key frames whose LiDAR poses are used for the accumulated view, evenly spread over those within reach.
@@ -57,7 +58,10 @@ class FrameMaker:
         self.world = world
         self.config = world.config
         self.index = world.scene.index
-        self.rig: Rig = draw_rig(self.config, scene_rng(self.config, self.index, _RIG))
+        if KITTI360 in self.config.grids:
+            self.rig: Rig = kitti360_rig(self.config)
+        else:
+            self.rig = draw_rig(self.config, scene_rng(self.config, self.index, _RIG))
         self.scene_name = f'scene-{self.index + 1:04d}'
         self.scene_token = token('scene', self.config.seed, self.index)
         self.log = f'n900-seed{self.config.seed}-{self.scene_name}'
@@ -91,10 +95,12 @@ class FrameMaker:
         for name, grid in config.grids.items():
             label2world = pose if grid.frame == 'ego' else lidar2world
             world2label = np.linalg.inv(label2world)
-            classes, mask_lidar[name] = label_volume(world, objects, grid, world2label, look)
+            classes, mask_lidar[name] = label_volume(world, objects, grid, world2label, look, class_map(name))
             mask_camera[name] = seen(grid, world2label, camera_rays) & mask_lidar[name]
             if name == 'surroundocc':
                 classes = to_surroundocc(classes, grid, scene_rng(config, self.index, _NOISE, frame))
+            elif name == KITTI360:
+                classes = to_kitti360(classes, mask_lidar[name], scene_rng(config, self.index, _NOISE, frame))
             labels[name] = classes
         boxes = self._boxes(objects, lidar2world, sweep.point_object, time)
         record = self._record(frame, pose, boxes)

@@ -10,9 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.structures import VoxelGrid
 
-from .config import CLASS_ID, SyntheticConfig
+from .config import CLASS_ID, KITTI360, SyntheticConfig
 from .frame import FrameMaker
+from .kitti360_writer import FOLDERS as KITTI360_FOLDERS
+from .kitti360_writer import write_kitti360_calibration, write_kitti360_frame
 from .preview import preview_frame, write_png
 from .world import World
 from .writer import (
@@ -28,7 +31,7 @@ from .writer import (
 )
 
 MARKER = 'synthetic.json'
-_OURS = (NUSCENES, OCC3D, SURROUNDOCC, 'preview', 'occ_infos_train.pkl', 'occ_infos_val.pkl')
+_OURS = (NUSCENES, OCC3D, SURROUNDOCC, *KITTI360_FOLDERS, 'preview', 'occ_infos_train.pkl', 'occ_infos_val.pkl')
 
 
 class ExistingDataError(ValueError):
@@ -85,7 +88,9 @@ def generate(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     splits = {'train': results[: config.scenes_train], 'val': results[config.scenes_train :]}
-    for split, part in splits.items():
+    if KITTI360 in config.grids:
+        write_kitti360_calibration(out, config)
+    for split, part in () if KITTI360 in config.grids else splits.items():
         write_infos(out / f'occ_infos_{split}.pkl', [info for scene in part for info in scene['infos']], config)
         if config.legacy_infos:
             frames = [frame for scene in part for frame in scene['frames']]
@@ -94,7 +99,7 @@ def generate(
                 write_pickle(out / SURROUNDOCC / f'nuscenes_infos_{split}_sweeps_occ.pkl', content)
             if 'occ3d' in config.grids:
                 write_pickle(out / OCC3D / f'bevdetv2-nuscenes_infos_{split}.pkl', bevdet_infos(frames))
-    names = list(CLASS_ID)
+    names = [*config.grids[KITTI360].class_names, 'ignored'] if KITTI360 in config.grids else list(CLASS_ID)
     marker.update(
         complete=True,
         frames={split: len(part) * config.frames for split, part in splits.items()},
@@ -115,25 +120,33 @@ def _scene(config: SyntheticConfig, index: int, out: Path, preview: bool, bar: t
     """Generates and writes one scene; returns its infos, frames without pixels, and voxel counts per class."""
     maker = FrameMaker(World(config, index))
     infos, frames = [], []
-    voxels = {name: np.zeros(len(CLASS_ID), np.int64) for name in config.grids}
+    voxels: dict[str, Any] = dict.fromkeys(config.grids, 0)
     for number in range(len(maker)):
         frame = maker.make(number)
-        write_frame(out, frame, config)
+        if KITTI360 in config.grids:
+            write_kitti360_frame(out, frame, config, index)
+        else:
+            write_frame(out, frame, config)
+            infos.append(info_of(frame))
         if preview and number == 0:
             write_png(out / 'preview' / f'{maker.scene_name}.png', preview_frame(frame, config))
-        infos.append(info_of(frame))
         for name, labels in frame.labels.items():
-            counts = np.bincount(labels.ravel(), minlength=256)
-            free, ignore = config.grids[name].free_index, config.grids[name].ignore_index
-            voxels[name][1:17] += counts[1:17]
-            voxels[name][17] += counts[free]
-            voxels[name][0] += counts[ignore] + (counts[0] if free != 0 else 0)
+            voxels[name] = voxels[name] + _count(labels, config.grids[name], name)
         # pixels and labels are on disk now
         frame.views, frame.labels, frame.mask_lidar, frame.mask_camera = {}, {}, {}, {}
         frame.points, frame.point_classes = frame.points[:0], frame.point_classes[:0]
         frames.append(frame)
         bar.update()
     return {'infos': infos, 'frames': frames, 'voxels': voxels}
+
+
+def _count(labels: np.ndarray, grid: VoxelGrid, name: str) -> np.ndarray:
+    """Voxels per class: those of the format and the ignored ones for SSCBench-KITTI-360, else the generator's own."""
+    counts = np.bincount(labels.ravel(), minlength=256)
+    if name == KITTI360:
+        return np.append(counts[: grid.num_classes], counts[grid.ignore_index])
+    others = counts[grid.ignore_index] + (counts[0] if grid.free_index != 0 else 0)
+    return np.concatenate([[others], counts[1:17], [counts[grid.free_index]]])
 
 
 def _prepare(config: SyntheticConfig, out: Path, overwrite: bool) -> dict[str, Any] | None:

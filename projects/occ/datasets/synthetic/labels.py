@@ -7,8 +7,8 @@ from numba import njit
 
 from projects.occ.datasets.voxel_rays import mark_traversed
 from projects.occ.structures import VoxelGrid
-from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 
+from .class_maps import NUSCENES_MAP, ClassMap
 from .config import CLASS_ID, FREE
 from .geometry import rotate, transform
 from .ray_cast import ObjectArrays
@@ -16,14 +16,6 @@ from .world import World
 
 # A voxel is occupied if surface of this share of one of its faces, times the class's weight, lies in it.
 _MIN_COVER = 0.08
-_WEIGHTS = {
-    **dict.fromkeys(NUSCENES_CLASSES, 1.0),
-    **dict.fromkeys(('manmade', 'vegetation'), 1.4),
-    **dict.fromkeys(('car', 'bus', 'truck', 'trailer', 'construction_vehicle'), 2.5),
-    **dict.fromkeys(('pedestrian', 'bicycle', 'motorcycle', 'traffic_cone', 'barrier'), 6.0),
-    'others': 4.0,
-}
-_CLASS_WEIGHT = np.array([_WEIGHTS[name] for name in ('others', *NUSCENES_CLASSES)], dtype=np.float32)
 # Rays of the survey that must meet an object before all of it is labelled.
 _MIN_HITS = 3
 
@@ -94,7 +86,14 @@ def seen(grid: VoxelGrid, world2label: np.ndarray, rays) -> np.ndarray:
     return mask
 
 
-def label_volume(world: World, objects: ObjectArrays, grid: VoxelGrid, world2label: np.ndarray, look: Survey):
+def label_volume(
+    world: World,
+    objects: ObjectArrays,
+    grid: VoxelGrid,
+    world2label: np.ndarray,
+    look: Survey,
+    classes: ClassMap = NUSCENES_MAP,
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels and LiDAR visibility of one key frame.
 
     As in the benchmarks, only surfaces that the (accumulated) LiDAR saw are labelled; objects it saw are completed.
@@ -105,36 +104,36 @@ def label_volume(world: World, objects: ObjectArrays, grid: VoxelGrid, world2lab
         grid: The label grid.
         world2label: (4, 4) world -> label frame.
         look: The accumulated LiDAR view.
+        classes: Classes to give.
 
     Returns:
-        Classes (X, Y, Z) uint8 with 0 others, 1..16, 17 free; and the voxels seen by the LiDAR (X, Y, Z) bool.
+        Classes (X, Y, Z) uint8, ``classes.free`` where nothing is; and the voxels seen by the LiDAR (X, Y, Z) bool.
     """
     size, lower = np.asarray(grid.voxel_size), np.asarray(grid.lower)
     face = float(np.sort(size)[:2].prod())
-    votes = np.zeros((*grid.shape, len(_CLASS_WEIGHT)), dtype=np.float32)
+    votes = np.zeros((*grid.shape, len(classes.weights)), dtype=np.float32)
     centre = np.linalg.inv(world2label)[:3, 3]
     reach = float(np.linalg.norm(np.maximum(np.abs(grid.lower), np.abs(grid.upper)))) + 1.0
     near = (np.abs(world.surface[:, :2] - centre[:2]) < reach).all(axis=1)
-    _splat(votes, world.surface[near], world.surface_class[near], world.voxel**2 / face, world2label, lower, size)
+
+    def splat(points, point_classes, cover):
+        weights = (classes.weights * np.float32(cover))[point_classes]
+        _vote(votes, transform(points, world2label), point_classes, weights, lower, size)
+
+    splat(world.surface[near], classes.material[world.surface_material[near]], world.voxel**2 / face)
     observed = seen(grid, world2label, look.rays)
     complete = np.zeros(grid.shape, dtype=bool)
     for k in np.flatnonzero(np.hypot(*(objects.centre[:, :2] - centre[:2]).T) < reach + objects.radius):
         cover = float(objects.voxel[k] ** 2) / face
         points = _object_points(world, objects, k)
-        classes = np.full(len(points), world.actor_class[k], dtype=np.uint8)
-        _splat(votes, points, classes, cover, world2label, lower, size)
+        splat(points, np.full(len(points), classes.objects[world.actors[k].name], dtype=np.uint8), cover)
         if look.met[k]:
             index, valid = grid.point_to_index(transform(points, world2label))
             complete[tuple(index[valid].T)] = True
     best = votes.argmax(axis=-1).astype(np.uint8)
     occupied = np.take_along_axis(votes, best[..., None].astype(np.int64), axis=-1)[..., 0] >= _MIN_COVER
-    things = best <= CLASS_ID['truck']
-    occupied &= observed | (complete & things)
-    return np.where(occupied, best, np.uint8(FREE)), observed
-
-
-def _splat(votes, points, classes, cover, world2label, lower, size) -> None:
-    _vote(votes, transform(points, world2label), classes, (_CLASS_WEIGHT * np.float32(cover))[classes], lower, size)
+    occupied &= observed | (complete & classes.things[best])
+    return np.where(occupied, best, np.uint8(classes.free)), observed
 
 
 def _object_points(world: World, objects: ObjectArrays, k: int) -> np.ndarray:
@@ -154,4 +153,12 @@ def to_surroundocc(classes: np.ndarray, grid: VoxelGrid, rng: np.random.Generato
     labels = classes.copy()
     labels[classes == FREE] = grid.free_index
     labels[(classes == CLASS_ID['others']) | ((classes != FREE) & (rng.random(classes.shape) < noise))] = grid.ignore_index
+    return labels
+
+
+def to_kitti360(classes: np.ndarray, observed: np.ndarray, rng: np.random.Generator, noise: float = 0.004) -> np.ndarray:
+    """Adds what SSCBench-KITTI-360 ignores to its classes (X, Y, Z): empty voxels that were not ``observed`` (X, Y, Z), and a
+    random share ``noise`` of the occupied ones, as the benchmark's outliers; they become 255."""
+    labels = classes.copy()
+    labels[((classes == 0) & ~observed) | ((classes != 0) & (rng.random(classes.shape) < noise))] = 255
     return labels

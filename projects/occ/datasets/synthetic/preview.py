@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 
 from projects.occ.atomic_write import write_atomically
-from projects.occ.structures.benchmark_classes import NUSCENES_COLORS
+from projects.occ.structures.benchmark_classes import KITTI360_COLORS, NUSCENES_COLORS
 
-from .config import SyntheticConfig
+from .config import KITTI360, SyntheticConfig
 from .frame import Frame
 
 # others, 1..16 as nuScenes draws them, sky
 _COLOURS = np.array([(70, 70, 70), *NUSCENES_COLORS.values(), (196, 216, 250)], dtype=np.uint8)
+_KITTI360_COLOURS = np.full((256, 3), 60, dtype=np.uint8)
+_KITTI360_COLOURS[: 1 + len(KITTI360_COLORS)] = [(0, 0, 0), *KITTI360_COLORS.values()]
 _ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_RIGHT', 'CAM_BACK', 'CAM_BACK_LEFT')
 
 
@@ -35,6 +37,8 @@ def top_down(labels: np.ndarray, free_index: int, unseen: np.ndarray) -> np.ndar
 
 def preview_frame(frame: Frame, config: SyntheticConfig) -> np.ndarray:
     """Images above class maps, the labels from above on the right: (H, W, 3) uint8 RGB."""
+    if KITTI360 in config.grids:
+        return _preview_kitti360(frame)
     width = min(config.image_size[0], 480)
     height = round(config.image_size[1] * width / config.image_size[0])
     rows = []
@@ -64,6 +68,21 @@ def preview_frame(frame: Frame, config: SyntheticConfig) -> np.ndarray:
     column = np.concatenate(columns)
     column = np.pad(column, ((0, mosaic.shape[0] - column.shape[0]), (0, 0), (0, 0)))
     return np.concatenate([mosaic, column], axis=1)
+
+
+def _preview_kitti360(frame: Frame) -> np.ndarray:
+    """Image above its depth map (near is bright), the label from above on the right, driving direction up."""
+    (view,) = frame.views.values()
+    near = np.where(view.depth > 0, np.clip(1 - np.log(np.maximum(view.depth, 1)) / np.log(50), 0, 1), 0)
+    mosaic = np.concatenate([view.image, np.repeat((255 * near).astype(np.uint8)[..., None], 3, axis=2)])
+    labels = frame.labels[KITTI360]
+    occupied = (labels != 0) & (labels != 255)
+    top = labels.shape[2] - 1 - occupied[..., ::-1].argmax(axis=2)
+    picture = _KITTI360_COLOURS[np.take_along_axis(labels, top[..., None], axis=2)[..., 0]]
+    picture[~occupied.any(axis=2)] = (32, 34, 38)
+    side = mosaic.shape[0]
+    picture = cv2.resize(np.ascontiguousarray(picture[::-1, ::-1]), (side, side), interpolation=cv2.INTER_NEAREST)
+    return np.concatenate([mosaic, picture], axis=1)
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

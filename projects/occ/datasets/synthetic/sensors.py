@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from projects.occ.datasets.sscbench_kitti360_dataset import CAM2IMG, CAM2VELO, IMAGE_WH
+from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA as KITTI360_CAMERA
+
 from .config import SyntheticConfig
 from .geometry import rotate, rotation_zyx, spherical
 from .materials import MATERIAL_AMPLITUDE, MATERIAL_FREQUENCY, MATERIAL_REFLECTANCE, MATERIAL_TEXTURE, Material
@@ -23,6 +26,7 @@ _MOUNTS = {
     'CAM_BACK_RIGHT': (-110.5, (1.02, -0.48, 1.56), 1260.0, -0.020),
 }
 _LIDAR_POSITION = (0.94, 0.0, 1.84)
+_KITTI360_LIDAR_POSITION = (0.85, 0.0, 1.73)
 LIDAR_ELEVATIONS = np.radians(np.linspace(-30.67, 10.67, 32))
 LIDAR_AZIMUTHS = 1084
 _MIN_RANGE = 1.0
@@ -47,7 +51,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Rig:
-    """All sensors of a scene: cameras in the order of ``CAMERAS``; lidar2ego (4, 4)."""
+    """All sensors of a scene: cameras, those of nuScenes in the order of ``CAMERAS``; lidar2ego (4, 4)."""
 
     cameras: tuple[Camera, ...]
     lidar2ego: np.ndarray
@@ -94,6 +98,19 @@ def draw_rig(config: SyntheticConfig, rng: np.random.Generator) -> Rig:
     lidar2ego[:3, :3] = rotation_zyx(*np.radians(np.array([-90.0, 0.0, 0.0]) + rng.normal(0, (0.5, 0.3, 0.3))))
     lidar2ego[:3, 3] = np.array(_LIDAR_POSITION) + rng.normal(0, 0.005, 3)
     return Rig(tuple(cameras), lidar2ego)
+
+
+def kitti360_rig(config: SyntheticConfig) -> Rig:
+    """KITTI-360's left camera and LiDAR as SSCBench calibrates them, the same in all scenes; intrinsics scaled from 1408x376,
+    cropped about the centre row. The LiDAR is level, 1.73 m above the road; the camera's times are those of the LiDAR."""
+    width, height = config.image_size
+    scale = width / IMAGE_WH[0]
+    cam2img = np.array(CAM2IMG)
+    cam2img[:2] *= scale
+    cam2img[1, 2] += 0.5 * (height - IMAGE_WH[1] * scale)
+    lidar2ego = np.eye(4)
+    lidar2ego[:3, 3] = _KITTI360_LIDAR_POSITION
+    return Rig((Camera(KITTI360_CAMERA, lidar2ego @ np.array(CAM2VELO), cam2img, 0.0),), lidar2ego)
 
 
 def pixel_directions(camera: Camera, size: tuple[int, int], sample: int = 0) -> np.ndarray:

@@ -96,7 +96,7 @@ class World:
         self.coarse = _empty_distance(self.voxels)
         points, materials = surface_points(self.voxels)
         self.surface = (points * self.voxel + self.lower).astype(np.float32)
-        self.surface_class = MATERIAL_CLASS[materials]
+        self.surface_material = materials
         self.actors: list[Actor] = place_actors(self.scene, canvas, config.view_distance, scene_rng(config, index, 4))
         self._canvas_ground = canvas.ground
         self.paints = np.array([actor.paints for actor in self.actors]).reshape(-1, 2, 3)

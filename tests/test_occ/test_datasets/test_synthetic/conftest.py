@@ -58,3 +58,17 @@ def street_root(tmp_path_factory, small_config) -> Path:
     root = tmp_path_factory.mktemp('streets')
     generate(small_config, root, workers=2, previews=1, progress=False)
     return root
+
+
+@pytest.fixture(scope='session')
+def kitti360_config():
+    """Two scenes in the format of SSCBench-KITTI-360, with small images."""
+    return build_config(('sscbench-kitti360',), scenes_train=1, scenes_val=1, frames=2, image_size=(264, 72), seed=3)
+
+
+@pytest.fixture(scope='session')
+def kitti360_root(tmp_path_factory, kitti360_config) -> Path:
+    """A data set of it on disk."""
+    root = tmp_path_factory.mktemp('drives')
+    generate(kitti360_config, root, workers=2, previews=1, progress=False)
+    return root
