@@ -151,7 +151,7 @@ def report(result: dict[str, Any]) -> None:
     masks = [key for key in MASKS if key in next(iter(result['classes'].values()))]
     table = Table(title=f'{result["split"]}: {result["labelled_frames"]} of {result["frames_in_set"]} frames')
     for column in ('class', 'voxels', '%', 'frames', *(f'in {key}' for key in masks)):
-        table.add_column(column, justify='left' if column == 'class' else 'right')
+        table.add_column(column, justify='left' if column == 'class' else 'right', no_wrap=True)
     total = max(1, sum(entry['voxels'] for entry in result['classes'].values()))
     for name, entry in result['classes'].items():
         share = f'{100 * entry["voxels"] / total:.3f}'

@@ -8,12 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from projects.occ.atomic_write import write_atomically
 
 VIDEO_KINDS = ('gif', 'mp4')
 CODEC = 'vp09'  # the best that pip's OpenCV can write into mp4; browsers, VLC and mpv play it
 PALETTE_FRAMES = 8  # pictures that the colours of a GIF are taken from
+EXACT_COLORS = 96  # of its 256 that are kept as they are
 
 
 def write_video(path: str | os.PathLike, frames: Sequence[np.ndarray], fps: float) -> Path:
@@ -61,13 +63,42 @@ def read_pngs(paths: Iterable[str | os.PathLike]) -> list[np.ndarray]:
 
 def _write_gif(file, frames: Sequence[np.ndarray], fps: float) -> None:
     # one palette for all pictures and no dithering: what does not change costs nothing, and colours do not flicker
-    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, PALETTE_FRAMES).astype(int))]
-    palette = Image.fromarray(np.concatenate(chosen)).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    palette = _palette([frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, PALETTE_FRAMES).astype(int))])
+    nearest = cKDTree(palette.astype(np.float64))
+    pictures = []
+    for frame in frames:
+        colors, index = np.unique(_packed(frame), return_inverse=True)
+        chosen = nearest.query(_unpacked(colors).astype(np.float64))[1].astype(np.uint8)
+        picture = Image.fromarray(chosen[index].reshape(frame.shape[:2]), mode='P')
+        picture.putpalette(palette.tobytes())
+        pictures.append(picture)
     milliseconds = max(10 * round(100 / fps), 20)
     pictures[0].save(
         file, format='GIF', save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False, disposal=1
     )
+
+
+def _palette(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Up to 256 colours (K, 3) uint8: the most frequent ones exactly, so that a legend stays true, and a choice of the others."""
+    colors, counts = np.unique(_packed(np.concatenate(frames)), return_counts=True)
+    order = np.argsort(-counts, kind='stable')
+    exact, rest = colors[order[:EXACT_COLORS]], order[EXACT_COLORS:]
+    if not len(rest):
+        return _unpacked(exact)
+    # by area, but a large one must not take all the places
+    sample = np.repeat(_unpacked(colors[rest]), np.minimum(counts[rest], 50), axis=0)
+    image = Image.fromarray(sample[None]).quantize(256 - EXACT_COLORS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return np.concatenate([_unpacked(exact), np.array(image.getpalette(), dtype=np.uint8).reshape(-1, 3)])
+
+
+def _packed(frame: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) uint8 as numbers (N,)."""
+    red, green, blue = frame.reshape(-1, 3).astype(np.int64).T
+    return red << 16 | green << 8 | blue
+
+
+def _unpacked(colors: np.ndarray) -> np.ndarray:
+    return np.stack([colors >> 16, colors >> 8 & 255, colors & 255], axis=-1).astype(np.uint8)
 
 
 def _encode_mp4(frames: Sequence[np.ndarray], fps: float, name: str) -> bytes:

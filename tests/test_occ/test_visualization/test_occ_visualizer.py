@@ -1,5 +1,7 @@
 """OccVisualizer inside mmengine."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from mmdet3d.registry import VISUALIZERS
 from PIL import Image
 
 from projects.occ.structures import OccDataSample
-from projects.occ.visualization import OccVisualizer, RenderedMaps
+from projects.occ.visualization import CameraPath, OccVisualizer, RenderedMaps, cast_maps
 from projects.occ.visualization.view_cameras import look_at, project_matrix
 
 GRID = dict(
@@ -123,3 +125,57 @@ def test_errors(sample):
         visualizer.figures(sample, draw_gt=False, draw_pred=False)
     with pytest.raises(ValueError, match='needs data_sample'):
         visualizer.add_datasample('abc')
+
+
+def test_comparison_has_three_views_of_one_camera(sample):
+    visualizer = OccVisualizer(grid=GRID, panel_widths=SMALL)
+    path = CameraPath(width=120, turn=30)
+    pictures = [visualizer.comparison(sample, path, position, f'frame {position}') for position in range(3)]
+    assert len({picture.shape for picture in pictures}) == 1 and (pictures[0] != pictures[1]).any()
+    # the car is in the second view (ground truth) and missed in the third
+    third = pictures[0].shape[1] // 3
+    views = [pictures[0][:130, k * third : (k + 1) * third] for k in range(3)]
+    assert [has(view, (0, 150, 245)) > 10 for view in views] == [False, True, False]
+    assert [has(view, RED) > 10 for view in views] == [False, False, True]
+    del sample.gt_occ, sample.pred_occ
+    with pytest.raises(ValueError, match='nothing to draw'):
+        visualizer.comparison(sample, path)
+
+
+def test_maps_by_rays_on_request(sample, tmp_path):
+    visualizer = OccVisualizer(grid=GRID, panel_widths=SMALL)
+    sample.set_metainfo(dict(ori_img_wh=np.array([[96.0, 54.0]])))
+    visualizer.add_datasample('abc', None, sample, out_file=tmp_path / 'abc.png', maps='rays')
+    assert (tmp_path / 'abc_rendered.png').is_file()
+    with pytest.raises(ValueError, match=r"maps must be one of \('none', 'rays'\), got 'gaussians'"):
+        visualizer.add_datasample('abc', None, sample, out_file=tmp_path / 'abc.png', maps='gaussians')
+
+
+def test_cast_maps_at_another_size_show_the_same(sample):
+    painter = OccVisualizer(grid=GRID).painter
+    sample.set_metainfo(dict(ori_img_wh=np.array([[96.0, 54.0]])))
+    full, half = cast_maps(sample, painter), cast_maps(sample, painter, 48, ['gt_occ'])
+    assert full.gt_classes.shape == (1, 54, 96) and half.gt_classes.shape == (1, 27, 48) and half.pred_classes is None
+    # a ray of the small map goes between two of the large one
+    same = (half.gt_classes[0] == full.gt_classes[0, ::2, ::2]) | (half.gt_classes[0] == full.gt_classes[0, 1::2, 1::2])
+    assert same.mean() > 0.98
+    between = (half.gt_depth[0] - full.gt_depth[0, ::2, ::2]) * (half.gt_depth[0] - full.gt_depth[0, 1::2, 1::2])
+    assert (between[27 // 2 + 4 :, 20:28] <= 1e-6).mean() > 0.9
+
+
+def test_tensorboard_gets_the_pages(sample, tmp_path):
+    accumulator = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator', reason='tensorboard is optional (requirements/optional.txt)'
+    )
+    visualizer = OccVisualizer(
+        grid=GRID, panel_widths=SMALL, vis_backends=[dict(type='TensorboardVisBackend')], save_dir=str(tmp_path / 'vis')
+    )
+    visualizer.add_datasample('abc', None, sample, step=7)
+    visualizer.close()
+    events = accumulator.EventAccumulator(str(next((tmp_path / 'vis').rglob('events*')).parent), size_guidance=dict(images=0))
+    events.Reload()
+    assert sorted(events.Tags()['images']) == ['abc_cameras', 'abc_scene']
+    event = events.Images('abc_scene')[0]
+    page = visualizer.figures(sample, title='abc')['scene']
+    assert event.step == 7 and (event.height, event.width) == page.shape[:2]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert('RGB')), page)

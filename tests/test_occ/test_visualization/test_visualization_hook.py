@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from mmdet3d.registry import HOOKS
 from mmengine.visualization import Visualizer
+from PIL import Image
 
 from projects.occ.structures import OccDataSample
 from projects.occ.visualization import visualization_hook
@@ -70,3 +72,51 @@ def test_off_by_default(drawn):
 def test_bad_interval():
     with pytest.raises(ValueError, match='interval must be at least 1, got 0'):
         OccVisualizationHook(interval=0)
+
+
+def film(hook, counts, monkeypatch, ranks):
+    """Runs a test epoch of one process per rank; every process sees its share of ``counts`` batches of two."""
+    pictures = []
+
+    def comparison(sample, path, position, title):
+        pictures.append((position, title, path.turn))
+        return np.full((8, 12, 3), 10 * position, np.uint8)
+
+    monkeypatch.setattr(
+        visualization_hook, 'Visualizer', SimpleNamespace(get_current_instance=lambda: SimpleNamespace(comparison=comparison))
+    )
+    records = []
+    for rank in range(ranks):
+        monkeypatch.setattr(visualization_hook, 'get_dist_info', lambda rank=rank: (rank, ranks))
+        hook.before_test_epoch(RUNNER)
+        for index in range(counts):
+            data, samples = batch(2 * index)
+            for i, sample in enumerate(samples):
+                sample.set_metainfo(dict(scene_name=f'scene-{index // 2}', token=f'r{rank}b{index}i{i}'))
+            hook.after_test_iter(RUNNER, index, data, samples)
+        records.append(hook.videos.records)
+        hook.videos.records = []
+    return pictures, records
+
+
+def test_videos_of_all_samples_of_two_processes(tmp_path, monkeypatch):
+    hook = OccVisualizationHook(draw=True, interval=10**6, out_dir=str(tmp_path), video='gif', path=dict(turn=3.0), fps=4)
+    hook._draw_batch = lambda *arguments: setattr(hook, '_seen', hook._seen + 2)
+    pictures, records = film(hook, 3, monkeypatch, ranks=2)
+    # rank 0 has the even samples of the set, rank 1 the odd ones
+    assert [p[0] for p in pictures] == [0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11] and pictures[1][1:] == ('r0b0i1', 3.0)
+    monkeypatch.setattr(visualization_hook, 'all_gather_object', lambda own: records)
+    logged = []
+    runner = SimpleNamespace(logger=SimpleNamespace(info=logged.append))
+    hook.after_test_epoch(runner)  # as rank 1, which writes nothing
+    assert not logged and not list(tmp_path.glob('*.gif'))
+    monkeypatch.setattr(visualization_hook, 'get_dist_info', lambda: (0, 2))
+    hook.after_test_epoch(runner)
+    assert logged == [f'wrote {tmp_path / "scene-0.gif"}', f'wrote {tmp_path / "scene-1.gif"}']
+    with Image.open(tmp_path / 'scene-0.gif') as gif:
+        assert gif.n_frames == 8 and gif.info['duration'] == 250
+
+
+def test_videos_need_a_folder():
+    with pytest.raises(ValueError, match="video='mp4' needs out_dir"):
+        OccVisualizationHook(video='mp4')
