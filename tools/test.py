@@ -14,6 +14,7 @@ from mmengine.runner import Runner  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch  # noqa: E402
+from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 
@@ -31,6 +32,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write pictures of every default_hooks.visualization.interval-th sample to DIR'
     )
+    parser.add_argument(
+        '--show-video',
+        choices=['gif', 'mp4'],
+        help='with --show-dir: also DIR/<scene>.gif or .mp4 of all samples, prediction, ground truth and errors side by side',
+    )
     parser.add_argument('--show', action='store_true', help='show these pictures in windows; needs a display')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays')
     return parser.parse_args(argv)
@@ -44,11 +50,15 @@ def add_output_hooks(cfg: Config, args: argparse.Namespace) -> None:
     if args.show_dir or args.show:
         hook = cfg.default_hooks.setdefault('visualization', dict(type='OccVisualizationHook'))
         hook.update(draw=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
+        if args.show_video:
+            hook.update(video=args.show_video)
 
 
 def test(args: argparse.Namespace) -> None:
     """Tests as the arguments say."""
     check_checkpoint_file(args.checkpoint)
+    if args.show_video and not args.show_dir:
+        raise OccError('--show-video needs --show-dir, the folder of the videos')
     folder = args.metrics_json and Path(args.metrics_json).parent
     for directory, option in ((args.out, '--out'), (args.show_dir, '--show-dir'), (folder, '--metrics-json')):
         if directory:
