@@ -14,9 +14,11 @@ from mmengine.runner import Runner  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch  # noqa: E402
-from projects.occ.engine.errors import OccError  # noqa: E402
+from projects.occ.engine.errors import OccError  # noqa: E402  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
+from projects.occ.evaluation.presets import get_preset  # noqa: E402
+from projects.occ.structures import VoxelGrid  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,6 +31,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out', metavar='DIR', help='write predictions as DIR/<token>.npz, key pred, (X, Y, Z) uint8 class ids'
     )
     parser.add_argument('--metrics-json', metavar='FILE', help='write the metrics as fractions')
+    parser.add_argument('--ray-iou', action='store_true', help='RayIoU too (published for Occ3D-nuScenes)')
+    parser.add_argument(
+        '--origins', metavar='FILE', help='RayIoU origins (default: computed from the poses of the test set of the config)'
+    )
+    parser.add_argument(
+        '--image-metrics', action='store_true', help="metrics of rendered images too: camera and bird's-eye mIoU, depth error"
+    )
+    parser.add_argument(
+        '--image-reduction', type=float, default=1, metavar='R', help='render images smaller by this factor; published: 1'
+    )
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write pictures of every default_hooks.visualization.interval-th sample to DIR'
     )
@@ -54,6 +66,40 @@ def add_output_hooks(cfg: Config, args: argparse.Namespace) -> None:
             hook.update(video=args.show_video)
 
 
+def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
+    """Appends the metrics that the arguments ask for to ``test_evaluator``, with grid and preset of its OccupancyMetric.
+
+    Raises:
+        OccError: If the config has no OccupancyMetric, or --origins comes without --ray-iou.
+    """
+    if args.origins and not args.ray_iou:
+        raise OccError('--origins belongs to --ray-iou, which is not given')
+    if not (args.ray_iou or args.image_metrics):
+        return
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    voxels = next((evaluator for evaluator in evaluators if evaluator.get('type') == 'OccupancyMetric'), None)
+    if voxels is None:
+        raise OccError(
+            '--ray-iou and --image-metrics take grid and preset from the OccupancyMetric of test_evaluator, but this config '
+            'has none; write the metrics into test_evaluator (docs/evaluation.md, "Several metrics in one run")'
+        )
+    name, grid = voxels.get('preset'), voxels['grid']
+    extra = []
+    if args.ray_iou:
+        import projects.occ.evaluation.ray_iou_metric  # noqa: F401  registers it, whatever custom_imports of the config says
+
+        origins = args.origins or cfg.test_dataloader.dataset
+        extra.append(dict(type='RayIoUMetric', grid=grid, preset=name, origins=origins))
+    if args.image_metrics:
+        import projects.gaussrender.image_metric  # noqa: F401
+
+        scale = get_preset(name).gaussian_scale(VoxelGrid.build(grid)) if name else None
+        extra.append(dict(type='RenderedImageMetric', grid=grid, gaussian_scale=scale, reduction=args.image_reduction))
+    known = {metric['type'] for metric in extra}
+    # what the config configures itself gives way to the flag
+    cfg.test_evaluator = [metric for metric in evaluators if metric.get('type') not in known] + extra
+
+
 def test(args: argparse.Namespace) -> None:
     """Tests as the arguments say."""
     check_checkpoint_file(args.checkpoint)
@@ -67,6 +113,7 @@ def test(args: argparse.Namespace) -> None:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     add_output_hooks(cfg, args)
+    add_metrics(cfg, args)
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     metrics = runner.test()

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet3d.registry import METRICS
 
 TOY_DIR = Path(__file__).resolve().parents[1] / 'test_occ' / 'test_engine'
 sys.path.insert(0, str(TOY_DIR))
 
 from toy_occupancy import evaluate, load_tool, train, write_config  # noqa: E402
+
+from projects.occ.evaluation.presets import get_preset  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -110,3 +113,54 @@ def test_windows_are_asked_for_by_a_flag():
         type='OccVisualizationHook', draw=True, interval=5, show=True, wait_time=1.0, out_dir=None
     )
     assert cfg.default_hooks.checkpoint_keys.strict is True and 'prediction_writer' not in cfg.default_hooks
+
+
+def evaluator_config(**metric):
+    tool = load_tool('test')
+    voxels = dict(type='OccupancyMetric', grid=dict(vars(get_preset('occ3d').grid)), preset='occ3d', **metric)
+    return tool, tool.Config(dict(test_evaluator=voxels, test_dataloader=dict(dataset=dict(type='SomeDataset', ann_file='a'))))
+
+
+def test_metrics_are_added_by_flags():
+    tool, cfg = evaluator_config()
+    tool.add_metrics(cfg, tool.parse_args(['c', 'p']))
+    assert cfg.test_evaluator.type == 'OccupancyMetric'
+    tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou', '--image-metrics', '--image-reduction', '4']))
+    voxels, rays, images = cfg.test_evaluator
+    assert voxels.type == 'OccupancyMetric' and rays.type == 'RayIoUMetric' and images.type == 'RenderedImageMetric'
+    assert rays.origins == dict(type='SomeDataset', ann_file='a') and rays.grid == voxels.grid and rays.preset == 'occ3d'
+    assert images.gaussian_scale == 0.27 and images.reduction == 4 and images.grid == voxels.grid
+    # again: what is configured gives way to the flag
+    tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou', '--origins', 'o.npz']))
+    assert [metric.type for metric in cfg.test_evaluator] == ['OccupancyMetric', 'RenderedImageMetric', 'RayIoUMetric']
+    assert cfg.test_evaluator[2].origins == 'o.npz'
+
+
+def test_metrics_that_cannot_be_added():
+    tool, cfg = evaluator_config()
+    with pytest.raises(tool.OccError, match='--origins belongs to --ray-iou, which is not given'):
+        tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--origins', 'o.npz']))
+    cfg.test_evaluator = dict(type='ToyOccMetric')
+    with pytest.raises(tool.OccError, match='take grid and preset from the OccupancyMetric of test_evaluator'):
+        tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou']))
+
+
+def test_the_snippet_for_configs(repo_root, tmp_path):
+    path = tmp_path / 'all_metrics.py'
+    bases = [str(repo_root / 'configs' / name) for name in ('debug/tpvformer_tiny_synthetic-occ3d.py', '_base_/evaluators.py')]
+    path.write_text(
+        f"""
+_base_ = {bases!r}
+test_evaluator = [
+    _base_.test_evaluator,
+    dict(_base_.ray_iou, grid=_base_.grid, origins=_base_.test_dataloader.dataset),
+    dict(_base_.image_metrics, grid=_base_.grid, gaussian_scale=0.27),
+]
+"""
+    )
+    cfg = load_tool('test').Config.fromfile(path)
+    voxels, rays, images = cfg.test_evaluator
+    assert rays.origins.type == 'Occ3DNuScenesDataset' and rays.grid == voxels.grid == images.grid
+    assert METRICS.build(images).render.gaussians.gaussian_scale == 0.27
+    rays.origins = {'frame': np.zeros((1, 3))}
+    assert METRICS.build(rays).preset.name == 'occ3d'

@@ -25,6 +25,7 @@ class EvaluationPreset:
         mask: Voxels that count besides ``gt != ignore_index``: ``'none'``, ``'camera'``, ``'lidar'`` or ``'both'``.
         split: The split that published numbers are given for.
         frames: Number of frames of that split.
+        gaussian_per_voxel: Standard deviation of the Gaussians of the published image metrics, in voxels.
     """
 
     name: str
@@ -32,6 +33,11 @@ class EvaluationPreset:
     mask: str
     split: str
     frames: int
+    gaussian_per_voxel: float
+
+    def gaussian_scale(self, grid: VoxelGrid) -> float:
+        """Standard deviation of the Gaussians that image metrics render, metres: the published one on the benchmark's grid."""
+        return round(self.gaussian_per_voxel * min(grid.voxel_size), 6)
 
     def check(self, grid: VoxelGrid) -> bool:
         """Compares a grid with the one of the benchmark.
@@ -75,8 +81,8 @@ def _outside(inner: VoxelGrid, outer: VoxelGrid, tolerance: float = 1e-6) -> boo
     return lower or any(a > b + tolerance for a, b in zip(inner.upper, outer.upper, strict=True))
 
 
-def _preset(name: str, mask: str, split: str, frames: int, classes: Sequence[str], **grid) -> EvaluationPreset:
-    return EvaluationPreset(name, VoxelGrid(class_names=tuple(classes), **grid), mask, split, frames)
+def _preset(name: str, classes: Sequence[str], mask: str, split: str, frames: int, gaussian: float, **grid) -> EvaluationPreset:
+    return EvaluationPreset(name, VoxelGrid(class_names=tuple(classes), **grid), mask, split, frames, gaussian)
 
 
 PRESETS = {
@@ -87,6 +93,7 @@ PRESETS = {
             mask='camera',
             split='val',
             frames=6019,
+            gaussian=0.675,
             classes=('others', *NUSCENES_CLASSES, 'free'),
             point_cloud_range=(-40, -40, -1, 40, 40, 5.4),
             voxel_size=0.4,
@@ -99,6 +106,7 @@ PRESETS = {
             mask='none',
             split='val',
             frames=6019,
+            gaussian=0.5,
             classes=('free', *NUSCENES_CLASSES),
             point_cloud_range=(-50, -50, -5, 50, 50, 3),
             voxel_size=0.5,
@@ -111,6 +119,7 @@ PRESETS = {
             mask='none',
             split='test',
             frames=2566,
+            gaussian=0.5,
             classes=('free', *KITTI360_CLASSES),
             point_cloud_range=(0, -25.6, -2, 51.2, 25.6, 4.4),
             voxel_size=0.2,

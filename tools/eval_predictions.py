@@ -1,0 +1,352 @@
+"""Scores a folder of predictions without a model.
+
+    python tools/eval_predictions.py --preset occ3d --pred DIR --gt data/occ3d_nuscenes/gts --out metrics.json
+    python tools/eval_predictions.py --preset occ3d --pred DIR --config configs/_base_/datasets/occ3d-nus.py --ray-iou
+
+Predictions are <token>.npz as tools/test.py --out writes them, in one folder or in a folder per scene, or .npy or (SSCBench)
+.label files. Frames and labels come from the label folder (--gt), or from the test set of a config (--config), which also knows
+poses and cameras. docs/evaluation.md tells all file names that are found.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+from mmdet3d.registry import DATASETS  # noqa: E402
+from mmengine.config import Config, DictAction  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from projects.occ.datasets import LoadOccLabels, LoadSSCBenchLabels  # noqa: E402
+from projects.occ.datasets.kitti360_labels import map_raw_labels, read_raw_label  # noqa: E402
+from projects.occ.engine.command_line import run_tool  # noqa: E402
+from projects.occ.engine.config_options import ALLOW_FLAG, apply_cfg_options  # noqa: E402
+from projects.occ.engine.errors import OccError  # noqa: E402
+from projects.occ.engine.file_io import check_writable  # noqa: E402
+from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
+from projects.occ.evaluation import OccupancyMetric, RayIoUMetric  # noqa: E402
+from projects.occ.evaluation.presets import PRESETS, EvaluationPreset, get_preset  # noqa: E402
+from projects.occ.evaluation.saved_predictions import (  # noqa: E402
+    index_predictions,
+    match_predictions,
+    read_prediction,
+)
+from projects.occ.structures import VoxelGrid  # noqa: E402
+
+LISTED = 10
+SCALE_SUFFIX = '_1_1.npy'
+
+
+@dataclass
+class Frame:
+    """A frame to score.
+
+    Attributes:
+        token: Its name in reports.
+        scene: Scene or drive, '' if unknown.
+        label: Label file.
+        names: Names that its prediction may have, see ``index_predictions``.
+        cameras: ``ref2cam``, ``cam2img`` and ``img_paths``, or empty.
+    """
+
+    token: str
+    scene: str
+    label: str
+    names: tuple[str, ...]
+    cameras: dict[str, Any] = field(default_factory=dict)
+
+
+def occ3d_frames(gt: Path) -> list[Frame]:
+    """``[<scene>/]<token>/labels.npz``."""
+    frames = []
+    for path in sorted(gt.rglob('labels.npz')):
+        token, *above = reversed(path.relative_to(gt).parts[:-1])
+        frames.append(_frame(token, above[0] if above else '', path))
+    return frames
+
+
+def surroundocc_frames(gt: Path) -> list[Frame]:
+    """``<LiDAR file>.npy``; the LiDAR file's name stands for the token."""
+    return [_frame(path.name.removesuffix('.npy'), '', path) for path in sorted(gt.rglob('*.npy'))]
+
+
+def sscbench_frames(gt: Path) -> list[Frame]:
+    """``<drive>/<frame>_1_1.npy``, or else the raw ``<drive>/voxels/<frame>.label``."""
+    paths = {path: path.parent.name for path in sorted(gt.rglob(f'*{SCALE_SUFFIX}'))}
+    paths = paths or {path: path.parent.parent.name for path in sorted(gt.rglob('voxels/*.label'))}
+    frames = []
+    for path, drive in paths.items():
+        number = path.name.removesuffix(SCALE_SUFFIX).removesuffix('.label')
+        frames.append(_frame(f'{drive}_{number}', drive, path, f'{drive}/{number}'))
+    return frames
+
+
+def _frame(token: str, scene: str, label: str | Path, *names: str, **cameras: Any) -> Frame:
+    return Frame(token, scene, str(label), (token, f'{scene}/{token}', *names), cameras)
+
+
+def raw_sscbench_ids(raw: np.ndarray, origin: str) -> np.ndarray:
+    """Classes of a predicted ``.label`` file."""
+    return map_raw_labels(raw, np.zeros(raw.shape, dtype=bool), origin)
+
+
+@dataclass
+class LabelLayout:
+    """How labels of a benchmark lie in a folder, and how a file becomes ``gt_occ`` and masks."""
+
+    find: Callable[[Path], list[Frame]]
+    expected: str
+    load: Callable[[dict], dict]
+    raw_ids: Callable[[np.ndarray, str], np.ndarray] | None = None
+
+
+def load_sscbench_label(results: dict) -> dict:
+    """A converted label, or a raw one."""
+    if results['occ_path'].endswith('.label'):
+        return {**results, 'gt_occ': read_raw_label(results['occ_path'], results['grid'].shape)}
+    return LoadSSCBenchLabels()(results)
+
+
+LAYOUTS = {
+    'occ3d': LabelLayout(occ3d_frames, '<scene>/<token>/labels.npz', LoadOccLabels()),
+    'surroundocc': LabelLayout(surroundocc_frames, '<LiDAR file>.npy', LoadOccLabels()),
+    'sscbench-kitti360': LabelLayout(
+        sscbench_frames,
+        '<drive>/<frame>_1_1.npy or <drive>/voxels/<frame>.label',
+        load_sscbench_label,
+        raw_sscbench_ids,
+    ),
+}
+
+
+class FrameFiles(Dataset):
+    """Reads prediction and label of one frame after the other; runs in loader workers."""
+
+    def __init__(self, frames: Sequence[Frame], predictions: Mapping[str, Path], grid: VoxelGrid, layout: LabelLayout) -> None:
+        self.frames, self.predictions, self.grid, self.layout = frames, predictions, grid, layout
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> dict:
+        frame = self.frames[index]
+        sample = self.layout.load(dict(token=frame.token, occ_path=frame.label, grid=self.grid))
+        sample['pred_occ'] = read_prediction(self.predictions[frame.token], self.grid, self.layout.raw_ids)
+        if frame.cameras:
+            sample.update({key: np.asarray(frame.cameras[key], dtype=np.float32) for key in ('ref2cam', 'cam2img')})
+            sample['ori_img_wh'] = np.array([_image_size(path, frame) for path in frame.cameras['img_paths']], dtype=np.float32)
+        return sample
+
+
+def _image_size(path: str, frame: Frame) -> tuple[int, int]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f'image metrics need the size of the images, but {path!r} of frame {frame.token} does not exist'
+        )
+    with Image.open(path) as image:
+        return image.size
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--preset', required=True, choices=tuple(PRESETS), help='protocol: classes, free id, mask, range')
+    parser.add_argument('--pred', required=True, metavar='DIR', help='folder of predictions')
+    parser.add_argument('--gt', metavar='DIR', help='folder of labels (default: that of --config)')
+    parser.add_argument(
+        '--config',
+        metavar='FILE',
+        help='take frames, labels, grid, poses and cameras from the test set of this config; a file of configs/_base_/datasets '
+        'will do',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='change values of --config'
+    )
+    parser.add_argument(ALLOW_FLAG, action='store_true', help='let --cfg-options add keys that the config does not have')
+    parser.add_argument('--out', metavar='FILE', help='write the metrics as JSON, as fractions')
+    parser.add_argument('--absent', default='exclude', help='classes without a true voxel (default: exclude)')
+    parser.add_argument('--ray-iou', action='store_true', help='RayIoU too; needs --origins or --config')
+    parser.add_argument('--origins', metavar='FILE', help='RayIoU origins (ray_origins_<split>.npz)')
+    parser.add_argument('--image-metrics', action='store_true', help='metrics of rendered images too; needs --config')
+    parser.add_argument(
+        '--image-reduction', type=float, default=1, metavar='R', help='images smaller by this factor; published: 1'
+    )
+    parser.add_argument('--allow-missing', action='store_true', help='score the frames that have a prediction, not all')
+    parser.add_argument('--workers', type=int, default=2, help='processes that read files (default: 2; 0: none)')
+    return parser.parse_args(argv)
+
+
+def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
+    """Frames of the test set of the config, or of the label folder.
+
+    Raises:
+        OccError: If there are none.
+    """
+    layout = LAYOUTS[args.preset]
+    if cfg is None:
+        if not Path(args.gt).is_dir():
+            raise OccError(f'folder of labels {args.gt!r} does not exist')
+        frames = layout.find(Path(args.gt))
+        if not frames:
+            raise OccError(f'no label of preset {args.preset!r} lies below {args.gt!r}; expected {layout.expected}')
+        return frames
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': [], 'test_mode': True})
+    frames = []
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        scene, label = info['scene_name'], info['occ_path']
+        if args.gt and label:
+            # the folders of the data set below another root
+            label = str(Path(args.gt) / PurePosixPath(label).relative_to(dataset.data_prefix['occ']))
+        names = (PurePosixPath(label).name.removesuffix('.npy'), f'{scene}/{info.get("frame_idx", 0):06d}')
+        cameras = {key: info[key] for key in ('ref2cam', 'cam2img', 'img_paths')} if args.image_metrics else {}
+        frames.append(_frame(info['token'], scene, label, *names, **cameras))
+    return frames
+
+
+def build_metrics(args: argparse.Namespace, preset: EvaluationPreset, grid: VoxelGrid, cfg: Config | None) -> list:
+    """The metrics that the arguments ask for.
+
+    Raises:
+        OccError: If they need something that was not given.
+    """
+    metrics = [OccupancyMetric(grid, preset=preset.name, absent=args.absent)]
+    if args.ray_iou:
+        if not args.origins and cfg is None:
+            raise OccError('--ray-iou needs the places where rays start: give --origins FILE, or --config with a data set')
+        metrics.append(RayIoUMetric(grid, args.origins or cfg.test_dataloader.dataset, preset=preset.name))
+    if args.image_metrics:
+        if cfg is None:
+            raise OccError('--image-metrics needs the cameras of every frame: give --config with a data set')
+        from projects.gaussrender.image_metric import RenderedImageMetric
+
+        scale = preset.gaussian_scale(grid)
+        metrics.append(RenderedImageMetric(grid, gaussian_scale=scale, reduction=args.image_reduction, absent=args.absent))
+    return metrics
+
+
+def missing_frames(frames: Sequence[Frame], matched: Mapping[str, Path], whole_test_set: bool) -> tuple[list[str], int]:
+    """Tokens that should have a prediction, and the number of other labels without one.
+
+    A label folder may hold more than one split. Where it has scenes, those without any prediction are left aside.
+    """
+    scored_scenes = {frame.scene for frame in frames if frame.token in matched and frame.scene}
+    without = [frame for frame in frames if frame.token not in matched]
+    missing = [frame.token for frame in without if whole_test_set or frame.scene in scored_scenes]
+    return missing, len(without) - len(missing)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Scores as the arguments say.
+
+    Raises:
+        OccError: If predictions, labels and preset do not fit together.
+    """
+    if not args.gt and not args.config:
+        raise OccError('where are the labels? Give --gt DIR, or --config FILE')
+    if args.out:
+        check_writable(Path(args.out).parent, '--out')
+    init_default_scope('mmdet3d')
+    cfg = None
+    if args.config:
+        if not Path(args.config).is_file():
+            raise OccError(f'config {args.config!r} does not exist')
+        cfg = Config.fromfile(args.config)
+        apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    preset = get_preset(args.preset)
+    grid = preset.grid if cfg is None else VoxelGrid.build(cfg.test_dataloader.dataset.grid)
+    metrics = build_metrics(args, preset, grid, cfg)
+    predictions = index_predictions(args.pred)
+    frames = find_frames(args, cfg)
+    matched, extra = match_predictions({frame.token: frame.names for frame in frames}, predictions)
+    if not matched:
+        raise OccError(
+            f'none of the {len(predictions)} predictions (such as {_some(list(predictions), 1)}) is named like one of the '
+            f'{len(frames)} labels (such as {frames[0].token}); names are matched by token'
+            + ('' if cfg else ', which --config can look up')
+        )
+    missing, other = missing_frames(frames, matched, cfg is not None)
+    for what, names in (('frames without a prediction', missing), ('predictions without a label, left out', extra)):
+        if names:
+            print(f'{len(names)} {what}: {_some(names)}')
+    if other:
+        print(f'{other} more labels, of scenes or splits without any prediction, are left out')
+    if missing and not args.allow_missing:
+        raise OccError(
+            f'{len(missing)} of {len(missing) + len(matched)} frames have no prediction: {_some(missing)}; add '
+            '--allow-missing to score the others'
+        )
+    scored = [frame for frame in frames if frame.token in matched]
+    single, counts = process(metrics, FrameFiles(scored, matched, grid, LAYOUTS[args.preset]), args.workers, grid)
+    if single:
+        print(f'{len(single)} of {len(scored)} predictions hold one class alone: {_some(list(single.items()))}')
+    results: dict[str, Any] = {}
+    for metric in metrics:
+        results.update(metric.evaluate(len(scored)))
+    warn_if_free_space_is_elsewhere(counts, preset)
+    report = dict(
+        results, frames=len(scored), missing_frames=missing, extra_predictions=extra, single_class_frames=list(single)
+    )
+    if args.out:
+        source = {key: getattr(args, key) for key in ('preset', 'pred', 'gt', 'config', 'origins')}
+        write_metrics(args.out, report, source=source)
+
+
+def process(metrics: Sequence, files: FrameFiles, workers: int, grid: VoxelGrid) -> tuple[dict[str, str], np.ndarray]:
+    """Feeds every frame to the metrics.
+
+    Returns:
+        Token -> class of predictions that hold one class alone, and the number of voxels by predicted class, (C,) int64.
+    """
+    loader = DataLoader(files, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    single = {}
+    counts = np.zeros(grid.num_classes, dtype=np.int64)
+    for sample in tqdm(loader, desc='scoring', unit='frame'):
+        pred = sample['pred_occ']
+        counts += np.bincount(pred.reshape(-1), minlength=grid.num_classes)
+        if pred.min() == pred.max():
+            single[sample['token']] = grid.class_names[int(pred.flat[0])]
+        for metric in metrics:
+            metric.process({}, [sample])
+    return single, counts
+
+
+def warn_if_free_space_is_elsewhere(counts: np.ndarray, preset: EvaluationPreset) -> None:
+    """Warns of predictions whose classes are numbered as in another benchmark: free space is most of every scene."""
+    most = int(counts.argmax())
+    free_elsewhere = {other.grid.free_index for other in PRESETS.values()} - {preset.grid.free_index}
+    if most in free_elsewhere:
+        print(
+            f'warning: {100 * counts[most] / counts.sum():.0f} % of all voxels are predicted as class {most} '
+            f'({preset.grid.class_names[most]!r}), which is free space in another benchmark; in preset {preset.name!r} it is '
+            f'class {preset.grid.free_index}'
+        )
+
+
+def _as_it_is(sample: dict) -> dict:
+    return sample
+
+
+def _some(items: Sequence, limit: int = LISTED) -> str:
+    shown = [f'{item[0]} ({item[1]})' if isinstance(item, tuple) else str(item) for item in items[:limit]]
+    return ', '.join(shown) + (f' and {len(items) - limit} more' if len(items) > limit else '')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the tool and returns its exit code."""
+    args = parse_args(argv)
+    args.trust_checkpoint = False
+    return run_tool(evaluate, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
