@@ -1,10 +1,18 @@
-"""Prepares data sets. ``python tools/create_data.py synthetic --help`` shows the options of a data set."""
+"""Prepares data sets. ``python tools/create_data.py occ3d --help`` shows the options of a command. See docs/datasets.md."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+BASE_CONFIGS = {
+    'occ3d': 'configs/_base_/datasets/occ3d-nus.py',
+    'surroundocc': 'configs/_base_/datasets/surroundocc-nus.py',
+    'sscbench-kitti360': 'configs/_base_/datasets/sscbench-kitti360.py',
+}
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -45,6 +53,9 @@ def _add_synthetic(commands) -> None:
     parser.add_argument('--workers', type=int, default=2, help='threads; the files do not depend on it (default: 2)')
     parser.add_argument('--legacy-infos', action='store_true', help='also write the older info pickle styles')
     parser.add_argument('--preview', type=int, default=0, metavar='N', help='draw the first frame of N scenes to OUT/preview')
+    parser.add_argument(
+        '--raw-tables', action='store_true', help='also write the tables of a raw nuScenes download (nuscenes/synthetic-v1)'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace a generated data set of another configuration')
     parser.set_defaults(run=_run_synthetic)
 
@@ -66,11 +77,187 @@ def _run_synthetic(args: argparse.Namespace) -> int:
         seed=args.seed,
         legacy_infos=args.legacy_infos,
     )
+    if args.raw_tables and 'sscbench-kitti360' in config.grids:
+        raise ValueError('--raw-tables writes the tables of nuScenes; SSCBench-KITTI-360 has none')
     config = replace(config, camera=replace(config.camera, light=args.light))
     result = generate(config, args.out, workers=args.workers, overwrite=args.overwrite, previews=args.preview)
+    if args.raw_tables:
+        _write_raw_tables(args.out, config.image_size)
     frames = ', '.join(f'{count} {split}' for split, count in result['frames'].items())
     state = 'already there' if result['reused'] else 'wrote'
     print(f'{state}: {args.out} ({frames} frames, images {"x".join(map(str, config.image_size))})')
+    return 0
+
+
+def _write_raw_tables(root: Path, image_size: tuple[int, int]) -> None:
+    from projects.occ.datasets.info_formats import read_info_file
+    from projects.occ.datasets.preparation.nuscenes_table_writer import write_nuscenes_tables
+
+    files = {split: root / f'occ_infos_{split}.pkl' for split in ('train', 'val')}
+    contents = {split: read_info_file(str(path), with_boxes=True) for split, path in files.items() if _has_frames(path)}
+    version = next(iter(contents.values())).metainfo['version']
+    splits = {split: content.records for split, content in contents.items()}
+    write_nuscenes_tables(root / 'nuscenes', splits, version, image_size)
+
+
+def _has_frames(path: Path) -> bool:
+    from projects.occ.datasets.safe_pickle import load_numpy_pickle
+
+    return bool(load_numpy_pickle(str(path))['data_list'])
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    default = min(8, os.cpu_count() or 1)
+    parser.add_argument('--workers', type=int, default=default, help=f'processes (default: {default})')
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='write nothing; list what is missing or damaged. Prints nothing and exits with 0 if all is well, with 1 if not',
+    )
+    parser.add_argument('--report', type=Path, metavar='FILE', help='with --check: write every finding to this json file')
+
+
+def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
+    parser = commands.add_parser(
+        benchmark,
+        help=f'annotation files of {title} from the raw downloads, or --check',
+        description=f"Writes {title}'s annotation files from the raw tables of nuScenes; no file of another project is needed. "
+        'See docs/datasets.md, "From the raw downloads" and "Checking a data root".',
+    )
+    parser.add_argument('--data-root', type=Path, default=Path('data'), help='folder of everything below (default: data)')
+    parser.add_argument('--nuscenes', default='nuscenes', help='folder of the nuScenes download (default: nuscenes)')
+    parser.add_argument('--labels', default=labels, help=f'folder of the label download (default: {labels})')
+    parser.add_argument('--version', default='v1.0-trainval', help='v1.0-trainval, v1.0-mini or another folder of tables')
+    parser.add_argument(
+        '--skip-unlabelled', action='store_true', help='leave frames without a label out instead of refusing them'
+    )
+    parser.add_argument(
+        '--ann-file',
+        action='append',
+        metavar='FILE',
+        help='with --check: annotation file below the data root; repeatable (default: all in the label folder and the root)',
+    )
+    _add_check(parser)
+    _add_workers(parser)
+    parser.set_defaults(run=_run_nuscenes, benchmark=benchmark)
+
+
+def _run_nuscenes(args: argparse.Namespace) -> int:
+    from projects.occ.datasets.preparation.nuscenes import origin_frames, prepare_nuscenes
+
+    if args.check:
+        from projects.occ.datasets.preparation.check_nuscenes import check_nuscenes
+
+        grid = _label_grid(args.benchmark, args.data_root)
+        findings = check_nuscenes(args.benchmark, args.data_root, grid, args.nuscenes, args.labels, args.ann_file, args.workers)
+        return _report(findings, args.report)
+    from projects.occ.evaluation.functional import origins_by_token
+    from projects.occ.evaluation.ray_origin_files import write_ray_origins
+
+    splits = prepare_nuscenes(
+        args.benchmark, args.data_root, args.nuscenes, args.labels, args.version, skip_unlabelled=args.skip_unlabelled
+    )
+    for split, prepared in splits.items():
+        print(f'{prepared.path}: {prepared.labelled} frames')
+        if prepared.without_label:
+            print(f'  {len(prepared.without_label)} frames without a label were left out, e.g. {prepared.without_label[0]}')
+        frame = 'ego' if args.benchmark == 'occ3d' else 'lidar'
+        path = prepared.path.with_name(f'ray_origins_{split}.npz')
+        write_ray_origins(path, origins_by_token(origin_frames(prepared.records), frame), frame)
+        print(f'{path}: RayIoU origins of {len(prepared.records)} frames')
+    return 0
+
+
+def _label_grid(benchmark: str, data_root: Path):
+    """The benchmark's grid from its base config; generated data say which one they have."""
+    import json
+
+    from mmengine.config import Config
+
+    from projects.occ.structures import VoxelGrid
+
+    marker = data_root / 'synthetic.json'
+    if marker.is_file():
+        grids = json.loads(marker.read_text())['config']['grids']
+        if benchmark in grids:
+            return VoxelGrid.build(grids[benchmark])
+    config = Config.fromfile(str(ROOT / BASE_CONFIGS[benchmark]), import_custom_modules=False)
+    return VoxelGrid.build(config.grid.to_dict())
+
+
+def _report(findings: list, path: Path | None) -> int:
+    from projects.occ.datasets.preparation.findings import print_findings, write_findings
+
+    if path is not None:
+        write_findings(findings, path)
+    print_findings(findings)
+    return 1 if findings else 0
+
+
+def _add_kitti360(commands) -> None:
+    parser = commands.add_parser(
+        'sscbench-kitti360',
+        help='labels and images of SSCBench-KITTI-360 from the raw downloads, or --check',
+        description='Converts the raw labels of SSCBench-KITTI-360, and takes images and poses from KITTI-360 if it is given. '
+        'See docs/datasets.md, "From the raw downloads" and "Checking a data root".',
+    )
+    parser.add_argument('--data-root', type=Path, default=Path('data/sscbench-kitti'), help='default: data/sscbench-kitti')
+    parser.add_argument(
+        '--splits', nargs='+', default=['train', 'val', 'test'], choices=('train', 'val', 'test'), help='default: all three'
+    )
+    parser.add_argument(
+        '--kitti360', type=Path, metavar='DIR', help='KITTI-360 itself, for images and poses that SSCBench lacks'
+    )
+    parser.add_argument(
+        '--frame-map', type=Path, metavar='FILE', help='kitti_360_match.txt (or .gz): sequence, KITTI-360 image, SSCBench image'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='convert labels again that exist')
+    _add_check(parser)
+    _add_workers(parser)
+    parser.set_defaults(run=_run_kitti360)
+
+
+def _run_kitti360(args: argparse.Namespace) -> int:
+    if args.check:
+        from projects.occ.datasets.preparation.check_kitti360 import check_kitti360
+
+        grid = _label_grid('sscbench-kitti360', args.data_root)
+        return _report(check_kitti360(args.data_root, grid, args.splits, args.workers), args.report)
+    from projects.occ.datasets.preparation.kitti360 import prepare_kitti360
+
+    for line in prepare_kitti360(
+        args.data_root, args.splits, args.kitti360, args.frame_map, workers=args.workers, overwrite=args.overwrite
+    ):
+        print(line)
+    return 0
+
+
+def _add_convert(commands) -> None:
+    parser = commands.add_parser(
+        'convert-infos',
+        help="turn another project's annotation file into ours",
+        description='Reads mmdetection3d, BEVDet/RenderOcc, SurroundOcc, SparseOcc and GaussRender pickles (safely: nothing in '
+        'them runs) and writes the occ-1.0 format. See docs/datasets.md, "Annotation files".',
+    )
+    parser.add_argument('source', type=Path, metavar='IN.pkl')
+    parser.add_argument('target', type=Path, metavar='OUT.pkl')
+    parser.add_argument('--version', help="nuScenes version to note (default: the source's)")
+    parser.add_argument('--gts', type=Path, metavar='DIR', help='gts folder of Occ3D, for scene names that the source lacks')
+    parser.set_defaults(run=_run_convert)
+
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from projects.occ.datasets.preparation.info_conversion import convert_infos
+
+    result = convert_infos(args.source, args.target, args.version, args.gts)
+    print(f'{args.target}: {result.frames} frames of {result.scenes or "unknown"} scenes from the {result.format} format')
+    if result.boxes:
+        print(f'  {result.boxes} boxes: ' + ', '.join(f'{name} {count}' for name, count in result.classes.items()))
+    for note in result.notes:
+        print(f'  note: {note}')
     return 0
 
 
@@ -78,7 +265,11 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest='dataset', required=True, metavar='DATASET')
+    _add_nuscenes(commands, 'occ3d', 'Occ3D-nuScenes', 'occ3d_nuscenes')
+    _add_nuscenes(commands, 'surroundocc', 'SurroundOcc-nuScenes', 'surroundocc_nuscenes')
+    _add_kitti360(commands)
     _add_synthetic(commands)
+    _add_convert(commands)
     args = parser.parse_args(argv)
     try:
         return args.run(args)

@@ -50,6 +50,8 @@ def old_boxes_are_width_first(infos: Iterable[Mapping]) -> bool:
     """
     ratios = []
     for info in infos:
+        if 'gt_boxes' not in info:
+            continue  # said when the frame is read
         boxes = np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7)
         long = np.isin(np.asarray(info['gt_names'], dtype=str), _LONG_CLASSES)
         ratios.append(boxes[long, 3] / boxes[long, 4])

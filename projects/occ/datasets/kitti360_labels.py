@@ -11,11 +11,12 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmengine.fileio import get
 from mmengine.logging import print_log
-from tqdm import tqdm
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES
+
+from .preparation.parallel import map_jobs
 
 SSCBENCH_SHAPE = (256, 256, 32)
 IGNORE = 255
@@ -129,6 +130,7 @@ def convert_raw_labels(
     out: str | os.PathLike | None = None,
     shape: Sequence[int] = SSCBENCH_SHAPE,
     overwrite: bool = False,
+    workers: int = 1,
 ) -> np.ndarray:
     """Makes ``<out>/<sequence>/<frame>_1_1.npy`` (float32, as published) of all raw labels.
 
@@ -141,6 +143,7 @@ def convert_raw_labels(
         out: Folder to write to; None for ``<data_root>/preprocess/labels``.
         shape: Number of voxels (X, Y, Z).
         overwrite: Convert frames again whose label exists. False continues an interrupted conversion.
+        workers: Processes.
 
     Returns:
         (256,) int64, voxels of each label value in the frames converted by this call.
@@ -158,18 +161,21 @@ def convert_raw_labels(
         files = sorted((images / sequence / 'voxels').glob('*.label'))
         if not files:
             raise FileNotFoundError(f"'{images / sequence / 'voxels'}' has no *.label file to convert ({_HOW})")
-        jobs += [(file, out / sequence / f'{file.stem}{LABEL_SUFFIX}') for file in files]
+        jobs += [(file, out / sequence / f'{file.stem}{LABEL_SUFFIX}', tuple(shape)) for file in files]
     if not jobs:
         raise FileNotFoundError(f"'{images}' has no <sequence>/voxels folder with raw labels to convert ({_HOW})")
-    counts = np.zeros(256, dtype=np.int64)
-    for source, target in tqdm(jobs, desc='converting labels', unit='frame'):
-        if target.exists() and not overwrite:
-            continue
-        labels = read_raw_label(source, shape)
-        write_atomically(target, lambda file, labels=labels: np.save(file, labels.astype(np.float32)))
-        counts += np.bincount(labels.reshape(-1), minlength=256)
+    jobs = [job for job in jobs if overwrite or not job[1].exists()]
+    counts = sum(map_jobs(_convert_raw_label, jobs, workers, 'converting labels'), np.zeros(256, dtype=np.int64))
     warn_if_upper_classes_miss(counts, f"labels converted to '{out}'")
     return counts
+
+
+def _convert_raw_label(job: tuple[Path, Path, tuple[int, ...]]) -> np.ndarray:
+    """Converts one file; returns how often each label value occurs."""
+    source, target, shape = job
+    labels = read_raw_label(source, shape)
+    write_atomically(target, lambda file: np.save(file, labels.astype(np.float32)))
+    return np.bincount(labels.reshape(-1), minlength=256)
 
 
 def warn_if_upper_classes_miss(counts: np.ndarray, origin: str) -> bool:

@@ -24,7 +24,7 @@ def _read_bytes(path: str, backend_args: dict | None, what: str, key: str) -> by
         ) from None
 
 
-def _is_complete(data: bytes) -> bool:
+def is_complete(data: bytes) -> bool:
     """Whether image bytes have their end mark: decoders paint the lost part of a truncated file grey instead of failing."""
     for start, end in ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND')):
         if data.startswith(start):
@@ -62,7 +62,7 @@ class LoadMultiViewImages(BaseTransform):
             what = f'image of {name}, frame {results["token"]}'
             data = _read_bytes(path, self.backend_args, what, "dataset.data_prefix['img']")
             image = None
-            if _is_complete(data):
+            if is_complete(data):
                 image = mmcv.imfrombytes(data, flag='color_ignore_orientation', backend=self.imdecode_backend)
             if image is None:
                 raise ValueError(

@@ -1,0 +1,197 @@
+"""Key frames from the tables of a raw nuScenes download, read by the official devkit."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord, rigid
+from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS
+
+LIDAR = 'LIDAR_TOP'
+DOC = 'docs/datasets.md, "From the raw downloads"'
+# Category of the annotations -> detection class; others (strollers, debris, animals, ...) keep their long name.
+DETECTION_NAMES = {
+    'movable_object.barrier': 'barrier',
+    'vehicle.bicycle': 'bicycle',
+    'vehicle.bus.bendy': 'bus',
+    'vehicle.bus.rigid': 'bus',
+    'vehicle.car': 'car',
+    'vehicle.construction': 'construction_vehicle',
+    'vehicle.motorcycle': 'motorcycle',
+    'human.pedestrian.adult': 'pedestrian',
+    'human.pedestrian.child': 'pedestrian',
+    'human.pedestrian.construction_worker': 'pedestrian',
+    'human.pedestrian.police_officer': 'pedestrian',
+    'movable_object.trafficcone': 'traffic_cone',
+    'vehicle.trailer': 'trailer',
+    'vehicle.truck': 'truck',
+}
+SPLITS_FILE = 'splits.json'
+
+
+def load_tables(root: str | Path, version: str):
+    """Opens the tables ``<root>/<version>/*.json``.
+
+    Args:
+        root: The nuScenes folder.
+        version: ``'v1.0-trainval'``, ``'v1.0-mini'`` or another folder of tables.
+
+    Returns:
+        The devkit's ``NuScenes``.
+
+    Raises:
+        FileNotFoundError: If there are no such tables, or a file that they need is missing.
+        ValueError: If a table is damaged or incomplete.
+    """
+    # not needed by anything but preparation, and slow to import
+    from nuscenes import NuScenes
+
+    root = Path(root)
+    if not (root / version).is_dir():
+        found = sorted(folder.parent.name for folder in root.glob('*/sample.json'))
+        raise FileNotFoundError(
+            f"'{root / version}' does not exist, so there are no nuScenes tables; tables found below '{root}': "
+            f'{", ".join(found) or "none"}. Unpack the metadata of nuscenes.org there, or give --nuscenes and --version ({DOC})'
+        )
+    try:
+        return NuScenes(version=version, dataroot=str(root), verbose=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'nuScenes tables need the file {error.filename}; unpack the metadata again ({DOC})') from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"a table in '{root / version}' is cut short ({error}); unpack the metadata again ({DOC})") from None
+    except (AssertionError, KeyError) as error:
+        # the devkit asserts that map pictures and all point classes are there; a KeyError is a token of another table
+        raise ValueError(
+            f"the tables in '{root / version}' are incomplete ({type(error).__name__}: {error}); maps/ is part of them, "
+            f'lidarseg/ is only needed if its table is there ({DOC})'
+        ) from None
+
+
+def split_scenes(tables) -> dict[str, list[str]]:
+    """Scene names by split.
+
+    The official splits: ``train`` and ``val``, for v1.0-mini ``mini_train`` and ``mini_val``. A file ``splits.json`` beside the
+    tables (split -> list of scene names, as the devkit reads for splits of one's own) replaces them.
+
+    Raises:
+        ValueError: If a version has no official splits with labels and no ``splits.json``.
+    """
+    from nuscenes.utils.splits import create_splits_scenes
+
+    own = Path(tables.dataroot) / tables.version / SPLITS_FILE
+    if own.is_file():
+        return {split: list(names) for split, names in json.loads(own.read_text()).items()}
+    names = {'v1.0-trainval': ('train', 'val'), 'v1.0-mini': ('mini_train', 'mini_val')}.get(tables.version)
+    if names is None:
+        raise ValueError(
+            f"version '{tables.version}' has no official train and val scenes; write '{own}', a JSON object with a list of "
+            f'scene names per split ({DOC})'
+        )
+    official = create_splits_scenes()
+    return {split: official[split] for split in names}
+
+
+def read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
+    """Key frames of some scenes, in the order of the table ``sample`` (that of the known annotation files).
+
+    Matrices are float64 products of the tables' quaternions and translations. Boxes are all annotations, with
+    ``DETECTION_NAMES`` where there is one.
+
+    Args:
+        tables: The devkit's ``NuScenes``.
+        scene_names: Scenes; those that the tables lack are left out.
+
+    Raises:
+        ValueError: If a key frame lacks the LiDAR or a camera.
+    """
+    wanted = set(scene_names)
+    scenes = {scene['token']: scene for scene in tables.scene if scene['name'] in wanted}
+    positions: dict[str, int] = {}
+    for scene in scenes.values():
+        token, position = scene['first_sample_token'], 0
+        while token:
+            positions[token] = position
+            token, position = tables.get('sample', token)['next'], position + 1
+    point_classes = {row['sample_data_token']: row['filename'] for row in getattr(tables, 'lidarseg', [])}
+    samples = [sample for sample in tables.sample if sample['scene_token'] in scenes]
+    return [
+        _record(tables, sample, scenes[sample['scene_token']]['name'], positions.get(sample['token'], -1), point_classes)
+        for sample in tqdm(samples, desc='reading tables', unit='frame', leave=False)
+    ]
+
+
+def _record(tables, sample: dict, scene_name: str, position: int, point_classes: dict[str, str]) -> FrameRecord:
+    missing = [sensor for sensor in (LIDAR, *NUSCENES_CAMERAS) if sensor not in sample['data']]
+    if missing:
+        raise ValueError(
+            f'key frame {sample["token"]} of {scene_name} has no {", ".join(missing)} in the table sample_data; unpack the '
+            f'metadata again ({DOC})'
+        )
+    lidar = tables.get('sample_data', sample['data'][LIDAR])
+    lidar2ego, ego2global = _mounting(tables, lidar), _ego_pose(tables, lidar)
+    lidar2global = ego2global @ lidar2ego
+    cameras = {}
+    for name in NUSCENES_CAMERAS:
+        data = tables.get('sample_data', sample['data'][name])
+        cam2ego, at_camera = _mounting(tables, data), _ego_pose(tables, data)
+        calibration = tables.get('calibrated_sensor', data['calibrated_sensor_token'])
+        cameras[name] = CameraRecord(
+            img_path=data['filename'],
+            cam2img=np.array(calibration['camera_intrinsic'], dtype=np.float64),
+            lidar2cam=np.linalg.inv(at_camera @ cam2ego) @ lidar2global,
+            cam2ego=cam2ego,
+            ego2global=at_camera,
+            timestamp=data['timestamp'] / 1e6,
+            sample_data_token=data['token'],
+        )
+    lidar_name = Path(lidar['filename']).name
+    return FrameRecord(
+        token=sample['token'],
+        timestamp=sample['timestamp'] / 1e6,
+        lidar_path=lidar['filename'],
+        lidar2ego=lidar2ego,
+        ego2global=ego2global,
+        cameras=cameras,
+        scene_name=scene_name,
+        scene_token=sample['scene_token'],
+        frame_idx=position,
+        prev=sample['prev'],
+        next=sample['next'],
+        occ3d_path=f'{scene_name}/{sample["token"]}/labels.npz',
+        surroundocc_path=f'{lidar_name}.npy',
+        lidarseg_path=point_classes.get(lidar['token'], ''),
+        boxes=_boxes(tables, sample, np.linalg.inv(lidar2global)),
+    )
+
+
+def _mounting(tables, data: dict) -> np.ndarray:
+    calibration = tables.get('calibrated_sensor', data['calibrated_sensor_token'])
+    return rigid(calibration['rotation'], calibration['translation'])
+
+
+def _ego_pose(tables, data: dict) -> np.ndarray:
+    pose = tables.get('ego_pose', data['ego_pose_token'])
+    return rigid(pose['rotation'], pose['translation'])
+
+
+def _boxes(tables, sample: dict, global2lidar: np.ndarray) -> BoxRecord:
+    rows, names, counts, velocities, instances = [], [], [], [], []
+    for token in sample['anns']:
+        annotation = tables.get('sample_annotation', token)
+        box2lidar = global2lidar @ rigid(annotation['rotation'], annotation['translation'])
+        width, length, height = annotation['size']
+        rows.append([*box2lidar[:3, 3], length, width, height, np.arctan2(box2lidar[1, 0], box2lidar[0, 0])])
+        names.append(DETECTION_NAMES.get(annotation['category_name'], annotation['category_name']))
+        counts.append(annotation['num_lidar_pts'])
+        velocities.append((global2lidar[:3, :3] @ tables.box_velocity(token))[:2])
+        instances.append(annotation['instance_token'])
+    return BoxRecord(
+        boxes=np.array(rows, dtype=np.float64).reshape(-1, 7),
+        names=names,
+        num_lidar_pts=np.array(counts, dtype=np.int64),
+        velocities=np.array(velocities, dtype=np.float64).reshape(-1, 2),
+        instance_tokens=instances,
+    )
