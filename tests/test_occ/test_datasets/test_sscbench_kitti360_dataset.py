@@ -363,6 +363,24 @@ def test_base_config_fits_the_data_set(repo_root):
     assert config.val_evaluator.preset == 'sscbench-kitti360'
 
 
+def test_depth_config_is_the_published_recipe(repo_root):
+    config, plain = (
+        Config.fromfile(repo_root / f'configs/_base_/datasets/sscbench-kitti360{suffix}.py') for suffix in ('-depth', '')
+    )
+    assert config.grid == plain.grid and config.class_weights == plain.class_weights
+    for split in ('train', 'val', 'test'):
+        dataset = DATASETS.build(dict(config[f'{split}_dataloader'].dataset, lazy_init=True))
+        steps = {type(step).__name__: step for step in dataset.pipeline.transforms}
+        assert list(steps)[:5] == [
+            *('LoadMultiViewImages', 'LoadSSCBenchLabels', 'LoadDepthMaps', 'ResizeCropFlipImages', 'LoadVoxelProjections')
+        ]
+        assert steps['LoadVoxelProjections'].voxel_scale == 2
+        assert ('RandomFlipScene' in steps) == (split == 'train') and 'MultiViewPhotoMetricDistortion' not in steps
+        if split == 'train':
+            assert steps['LoadVoxelProjections'].frustums == 8
+            assert steps['RandomFlipScene'].prob == 0.5 and not steps['RandomFlipScene'].flip_cameras
+
+
 def test_class_weights_follow_from_the_voxel_counts(repo_root):
     config = Config.fromfile(repo_root / 'configs/_base_/datasets/sscbench-kitti360.py')
     counts = {'empty': 2264087502, 'motorcycle': 96297, 'road': 105540713, 'vegetation': 295883213, 'other-object': 1950115}

@@ -5,6 +5,8 @@ import json
 import cv2
 import numpy as np
 import pytest
+from mmdet3d.registry import DATASETS
+from mmengine.config import Config
 
 from projects.occ.datasets import SSCBenchKITTI360Dataset
 from projects.occ.datasets.kitti360_labels import read_raw_label
@@ -185,3 +187,46 @@ def test_full_preset_is_the_benchmark():
     grid = build_config(('sscbench-kitti360',), preset='full', frames=1).grids['sscbench-kitti360']
     assert grid.shape == (256, 256, 32) and grid.voxel_size == (0.2,) * 3 and grid.frame == 'lidar'
     assert grid.point_cloud_range == (0, -25.6, -2, 51.2, 25.6, 4.4) and grid.class_names == ('empty', *KITTI360_CLASSES)
+
+
+def dataset_of(repo_root, root, name, split):
+    """Data set of a base config, for the small images of these tests."""
+    config = Config.fromfile(repo_root / 'configs' / '_base_' / 'datasets' / f'{name}.py')
+    args = config[f'{split}_dataloader'].dataset.to_dict()
+    for step in args['pipeline']:
+        if step['type'] == 'ResizeCropFlipImages':
+            step['final_wh'] = [264, 72]
+        if step['type'] == 'RandomFlipScene':
+            step['prob'] = 1.0
+    return DATASETS.build(dict(args, data_root=str(root)))
+
+
+@pytest.mark.parametrize('name', ['synthetic-sscbench-kitti360', 'synthetic-sscbench-kitti360-depth'])
+def test_base_configs_read_it(repo_root, kitti360_root, name):
+    config = Config.fromfile(repo_root / 'configs' / '_base_' / 'datasets' / f'{name}.py')
+    grid = build_config(('sscbench-kitti360',)).grids['sscbench-kitti360']
+    assert VoxelGrid.build(config.grid) == grid == VoxelGrid.build(config.test_evaluator.grid)
+    assert config.image_wh == list(build_config(('sscbench-kitti360',)).image_size)
+    drives = dict(train=TRAIN, val=VAL, test=VAL)
+    for split, drive in drives.items():
+        dataset = dataset_of(repo_root, kitti360_root, name, split)
+        assert len(dataset) == 2 and dataset.test_mode == (split != 'train') and dataset.grid == grid
+        item = dataset[0]
+        sample = item['data_samples']
+        assert sample.scene_name == drive and item['inputs']['img'].shape == (1, 3, 72, 264)
+        assert ('depth' in item['inputs']) == ('voxel_pixels' in sample) == name.endswith('depth')
+        assert ('frustum_index' in sample) == (name.endswith('depth') and split == 'train')
+
+
+def test_mirrored_scenes_still_fit_their_depth_maps(repo_root, kitti360_root, kitti360_config):
+    """The training pipeline mirrors cameras as well, so that depth ends in the mirrored label."""
+    sample, depth = (lambda item: (item['data_samples'], item['inputs']['depth'][0].numpy()))(
+        dataset_of(repo_root, kitti360_root, 'synthetic-sscbench-kitti360-depth', 'train')[0]
+    )
+    plain = dataset_of(repo_root, kitti360_root, 'synthetic-sscbench-kitti360', 'train')[0]['data_samples']
+    assert np.array_equal(sample.gt_occ, plain.gt_occ.numpy()[:, ::-1])
+    index, inside = voxels_of(back_projected(sample, depth, 0.02)[3], kitti360_config.grids['sscbench-kitti360'])
+    assert inside.sum() > 2000 and (sample.gt_occ.numpy()[index] != 0).mean() > 0.95
+    # a compatible flip would not
+    wrong, _ = voxels_of(back_projected(plain, depth, 0.02)[3], kitti360_config.grids['sscbench-kitti360'])
+    assert (sample.gt_occ.numpy()[wrong] != 0).mean() < 0.95
