@@ -23,6 +23,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+import projects.occ.datasets  # noqa: E402, F401  (registers data sets and transforms, for configs that are no experiments)
 from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402

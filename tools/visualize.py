@@ -112,7 +112,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--fps', type=float, help='pictures per second (default: 2 per step, at most 12; nuScenes key frames come at 2 Hz)'
     )
     video.add_argument(
-        '--video-width', type=int, default=480, metavar='PX', help='width of one of the three views (default: 480)'
+        '--video-width', type=int, metavar='PX', help='width of a view (default: 480 for each of three, 960 for one)'
     )
     page = parser.add_argument_group('HTML')
     page.add_argument('--html', action='store_true', help='write DIR/<scene>.html')
@@ -146,7 +146,9 @@ def draw_frames(args: argparse.Namespace, visualizer: OccVisualizer, frames: Seq
     out = Path(args.show_dir)
     steps = args.steps or (STEPS_OF_ONE_FRAME if len(frames) == 1 and args.view == OVERVIEW else 1)
     turn = (360 / steps if len(frames) == 1 else 0.0) if args.turn is None else args.turn
-    path = CameraPath(args.view, turn, args.video_width)
+    # prediction and label give three views, one of them alone gives one
+    width = 480 if args.checkpoint or args.pred or args.gt else 960
+    path = CameraPath(args.view, turn, args.video_width or width)
     videos = SceneVideos(out, args.video, args.fps or min(2 * steps, 12)) if args.video else None
     pages = HtmlPages(out, visualizer.painter, args.html_images) if args.html else None
     for position, frame in enumerate(tqdm(frames, desc='drawing', unit='frame')):

@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .figure_layout import DPI, FONT, ColorBar, Panel, compose
-from .figures import CameraImages, camera_figure
+from .figures import COLUMNS, CameraImages, camera_figure
 from .palettes import IGNORED_COLOR
 from .voxel_painter import VoxelPainter
 
@@ -33,14 +33,16 @@ def dataset_figures(
         gt: (X, Y, Z) class ids, or None if no label was loaded.
         masks: Name -> (X, Y, Z) bool.
         title: Title of the pages.
-        panel_width: Width of one image, pixels.
+        panel_width: Width of one image if there are three or more, pixels.
 
     Returns:
         ``input`` (images, overlay) and, with a label, ``label`` (3D, from above, masks, counts): (H, W, 3) uint8.
     """
     pages = {}
     if cameras is not None:
-        pages['input'] = camera_figure(painter, cameras, {} if gt is None else {'label': gt}, panel_width, title)
+        # few cameras have room on the page
+        width = panel_width if len(cameras.images) >= COLUMNS else panel_width * 3 // 2
+        pages['input'] = camera_figure(painter, cameras, {} if gt is None else {'label': gt}, width, title)
     if gt is None:
         return pages
     across = painter.grid.shape[1 - painter.forward_axis]

@@ -20,7 +20,8 @@ from projects.occ.atomic_write import write_atomically
 DPI = 100
 GAP = 10  # pixels between panels and around the page
 TITLE = 30  # pixels above a panel that has a title
-FONT = 14  # points
+FONT = 14  # points; shrunk where a line has no room
+LEGEND_FONTS, LEGEND_ROWS = (14, 11, 9), 5  # smaller letters if there would be more rows
 FRAME = 205  # grey of the line around a panel
 BAR = (420, 16, 40)  # length, thickness and room for the numbers of a colour bar, pixels
 
@@ -92,27 +93,30 @@ def compose(
     # a little more than the pixels needed: the canvas rounds down
     figure.set_size_inches((width + 1e-3) / DPI, (height + 1e-3) / DPI)
 
-    def text(x: float, y_from_top: float, words: str, **style) -> None:
-        figure.text(x / width, 1 - y_from_top / height, words, va='center', fontsize=FONT, **style)
+    def text(x: float, y_from_top: float, words: str, room: float, **style) -> None:
+        line = figure.text(x / width, 1 - y_from_top / height, words, va='center', fontsize=FONT, **style)
+        if (long := line.get_window_extent(canvas.get_renderer()).width) > room:
+            line.set_fontsize(FONT * room / long)
 
     pictures = []
     top = GAP
     if title:
-        text(width / 2, top + TITLE / 2, title, ha='center', weight='bold')
+        text(width / 2, top + TITLE / 2, title, width - 2 * GAP, ha='center', weight='bold')
         top += TITLE + GAP
     for row, row_width, row_height in zip(rows, widths, heights, strict=True):
         left = (width - row_width) // 2
         titled = TITLE if any(panel.title for panel in row) else 0
         for panel in row:
             if panel.title:
-                text(left + panel.image.shape[1] / 2, top + TITLE / 2, panel.title, ha='center')
+                room = panel.image.shape[1]
+                text(left + room / 2, top + TITLE / 2, panel.title, room, ha='center')
             pictures.append((left, top + titled, panel.image))
             left += panel.image.shape[1] + GAP
         top += row_height + GAP
     if bars:
         slot = width / len(bars)
         for i, bar in enumerate(bars):
-            text(slot * (i + 0.5), top + TITLE / 2, bar.label, ha='center')
+            text(slot * (i + 0.5), top + TITLE / 2, bar.label, slot - GAP, ha='center')
             bottom = 1 - (top + TITLE + BAR[1]) / height
             axes = figure.add_axes(((slot * (i + 0.5) - BAR[0] / 2) / width, bottom, BAR[0] / width, BAR[1] / height))
             ticks = [tick for tick in MaxNLocator(5).tick_values(bar.low, bar.high) if bar.low <= tick <= bar.high]
@@ -137,16 +141,20 @@ def _legend(figure: Figure, canvas: FigureCanvasAgg, legend: Sequence[tuple[str,
         Patch(facecolor=np.asarray(color) / 255, edgecolor='0.5', linewidth=0.5, label=name.replace('_', ' '))
         for name, color in legend
     ]
-    # the fewest rows that fit, filled evenly
-    for lines in range(1, len(handles) + 1):
-        columns = -(-len(handles) // lines)
-        box = figure.legend(
-            handles=handles, ncols=columns, loc='lower center', frameon=False, fontsize=FONT, borderpad=0, handlelength=1.2
-        )
-        extent = box.get_window_extent(canvas.get_renderer())
-        if extent.width <= width - 2 * GAP or columns == 1:
-            return box, int(np.ceil(extent.height))
-        box.remove()
+    # the fewest rows that fit, filled evenly; on narrow pages in smaller letters
+    for size in LEGEND_FONTS:
+        for lines in range(1, len(handles) + 1):
+            columns = -(-len(handles) // lines)
+            box = figure.legend(
+                handles=handles, ncols=columns, loc='lower center', frameon=False, fontsize=size, borderpad=0, handlelength=1.2
+            )
+            extent = box.get_window_extent(canvas.get_renderer())
+            fits = extent.width <= width - 2 * GAP or columns == 1
+            if fits and (lines <= LEGEND_ROWS or size == LEGEND_FONTS[-1]):
+                return box, int(np.ceil(extent.height))
+            box.remove()
+            if fits:
+                break
     return None, 0
 
 

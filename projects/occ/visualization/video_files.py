@@ -79,7 +79,7 @@ def _write_gif(file, frames: Sequence[np.ndarray], fps: float) -> None:
 
 
 def _palette(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """Up to 256 colours (K, 3) uint8: the most frequent ones exactly, so that a legend stays true, and a choice of the others."""
+    """Up to 256 colours (K, 3) uint8: the most frequent ones exactly (a legend stays true), and a choice of the others."""
     colors, counts = np.unique(_packed(np.concatenate(frames)), return_counts=True)
     order = np.argsort(-counts, kind='stable')
     exact, rest = colors[order[:EXACT_COLORS]], order[EXACT_COLORS:]

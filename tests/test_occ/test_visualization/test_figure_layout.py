@@ -50,6 +50,17 @@ def test_long_legends_wrap():
         assert (page == (i, 0, 0)).all(-1).sum() > 20
 
 
+def test_text_shrinks_to_the_page():
+    image = np.full((40, 120, 3), 255, np.uint8)
+    entries = [(f'a rather long class name {i}', (i, 0, 0)) for i in range(12)]
+    page = compose([[Panel(image, 'a title that is wider than its panel')]], entries, title='a very long name of a frame ' * 2)
+    assert page.shape[1] == 140
+    dark = page[:80].min(-1) < 100
+    assert dark.sum() > 100 and not dark[:, :4].any() and not dark[:, -4:].any()
+    # twelve rows in letters of 9 points
+    assert page.shape[0] < 40 + 3 * 40 + 12 * 22
+
+
 def test_color_bar_paints_values():
     bar = ColorBar('m', 'gray', 0, 10)
     image = bar.paint(np.array([[0.0, 5.0, 10.0, 99.0, 5.0]]), np.array([[True, True, True, True, False]]))

@@ -1,0 +1,105 @@
+"""Label files of other projects open without a data set around them."""
+
+import numpy as np
+import pytest
+
+from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
+from projects.occ.datasets.label_volumes import read_label_volume
+from projects.occ.evaluation.presets import PRESETS
+from projects.occ.structures import VoxelGrid
+
+GRIDS = {name: preset.grid for name, preset in PRESETS.items()}
+SMALL = VoxelGrid((-4, -4, -1, 4, 4, 1), 1.0, (8, 8, 2), 'ego', 2, class_names=('car', 'road', 'free'))
+
+
+@pytest.fixture
+def labels():
+    volume = np.full((200, 200, 16), 17, np.uint8)
+    volume[:, 90:110, 0], volume[120:130, 95:99, 1:4] = 11, 4
+    return volume
+
+
+def test_occ3d(labels, tmp_path):
+    mask = np.zeros_like(labels)
+    mask[50:] = 1
+    write_occ3d_label(tmp_path / 'labels.npz', labels, mask, mask)
+    volume = read_label_volume(tmp_path / 'labels.npz', GRIDS)
+    np.testing.assert_array_equal(volume.labels, labels)
+    assert volume.grid_name == 'occ3d' and volume.grid == GRIDS['occ3d'] and not volume.is_prediction
+    assert volume.labels.dtype == np.uint8 and volume.mask_camera.dtype == bool and volume.mask_camera.sum() == mask.sum()
+
+
+@pytest.mark.parametrize(
+    'key, prediction', [('pred', True), (None, True), ('semantics', False), ('somebody_elses_name', False)]
+)
+def test_keys(key, prediction, labels, tmp_path):
+    arrays = dict(arr_0=labels) if key is None else {key: labels.astype(np.int64)}
+    np.savez_compressed(tmp_path / 'a.npz', **arrays)
+    volume = read_label_volume(tmp_path / 'a.npz', GRIDS)
+    np.testing.assert_array_equal(volume.labels, labels)
+    assert volume.is_prediction is prediction and volume.mask_camera is None
+
+
+def test_surroundocc_rows(tmp_path):
+    grid = GRIDS['surroundocc']
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[:, 90:110, 8], labels[3, 4, 5], labels[10, 10, 10] = 11, 4, 255
+    write_surroundocc_label(tmp_path / 'a.npy', labels, grid)
+    volume = read_label_volume(tmp_path / 'a.npy', GRIDS)
+    assert volume.grid_name == 'surroundocc'
+    np.testing.assert_array_equal(volume.labels, labels)
+
+
+def test_dense_arrays_of_floats(tmp_path):
+    grid = GRIDS['sscbench-kitti360']
+    labels = np.zeros(grid.shape, np.float32)
+    labels[:, :, 3], labels[0] = 18, 255
+    np.save(tmp_path / '000010_1_1.npy', labels)
+    volume = read_label_volume(tmp_path / '000010_1_1.npy', GRIDS)
+    assert volume.grid_name == 'sscbench-kitti360'
+    np.testing.assert_array_equal(volume.labels, labels)
+
+
+def test_raw_sscbench(tmp_path):
+    raw = np.zeros((256, 256, 32), '<u2')
+    raw[1, 2, 3], raw[4, 5, 6], raw[7, 8, 9] = 10, 252, 1  # car, moving car, of no class
+    invalid = np.zeros(raw.shape, 'u1')
+    invalid[9] = 1
+    (tmp_path / '000010.label').write_bytes(raw.tobytes())
+    without = read_label_volume(tmp_path / '000010.label', GRIDS)
+    assert without.grid_name == 'sscbench-kitti360' and (without.labels == 255).sum() == 1
+    assert without.labels[1, 2, 3] == without.labels[4, 5, 6] == 1 and without.labels[7, 8, 9] == 255
+    (tmp_path / '000010.invalid').write_bytes(invalid.tobytes())
+    assert (read_label_volume(tmp_path / '000010.label', GRIDS).labels == 255).sum() == 1 + 256 * 32
+    (tmp_path / '000010.invalid').write_bytes(b'12')
+    with pytest.raises(ValueError, match='000010.invalid. has 2 bytes instead of one for each of the 2097152 voxels'):
+        read_label_volume(tmp_path / '000010.label', GRIDS)
+    (tmp_path / 'short.label').write_bytes(b'1234')
+    with pytest.raises(ValueError, match='has 4 bytes instead of the 4194304 of SSCBench'):
+        read_label_volume(tmp_path / 'short.label', GRIDS)
+
+
+def test_errors(labels, tmp_path):
+    with pytest.raises(FileNotFoundError, match='absent.npz. does not exist'):
+        read_label_volume(tmp_path / 'absent.npz', GRIDS)
+    (tmp_path / 'text.npz').write_text('nothing')
+    with pytest.raises(ValueError, match='cannot read label file .*; known formats: .npz with semantics'):
+        read_label_volume(tmp_path / 'text.npz', GRIDS)
+    np.savez(tmp_path / 'keys.npz', a=np.zeros(3), b=np.zeros((2, 2, 2)), c=np.zeros((2, 2, 2)))
+    with pytest.raises(ValueError, match=r"has the keys \['a', 'b', 'c'\], expected one of \('semantics', 'pred', 'arr_0'\)"):
+        read_label_volume(tmp_path / 'keys.npz', GRIDS)
+    np.savez(tmp_path / 'logits.npz', pred=np.full((200, 200, 16), 0.5, np.float32))
+    with pytest.raises(ValueError, match=r'expected class ids \(X, Y, Z\) or rows \(K, 4\), found float32 \(200, 200, 16\)'):
+        read_label_volume(tmp_path / 'logits.npz', GRIDS)
+    np.savez(tmp_path / 'small.npz', pred=np.zeros((8, 8, 2), np.uint8))
+    with pytest.raises(
+        ValueError, match=r'has the shape \(8, 8, 2\), which fits none of the grids occ3d .*--preset or by naming'
+    ):
+        read_label_volume(tmp_path / 'small.npz', GRIDS)
+    assert read_label_volume(tmp_path / 'small.npz', {'mine': SMALL}).grid_name == 'mine'
+    np.savez(tmp_path / 'ids.npz', semantics=np.full((8, 8, 2), 9, np.uint8))
+    with pytest.raises(ValueError, match="read with the grid 'mine': class id 9 is outside 0..2"):
+        read_label_volume(tmp_path / 'ids.npz', {'mine': SMALL})
+    np.savez(tmp_path / 'mask.npz', semantics=np.zeros((8, 8, 2), np.uint8), mask_camera=np.zeros((4, 4, 2)))
+    with pytest.raises(ValueError, match=r'expected mask_camera of shape \(8, 8, 2\), found \(4, 4, 2\)'):
+        read_label_volume(tmp_path / 'mask.npz', {'mine': SMALL})
