@@ -25,6 +25,13 @@ ALLOWED = {
     'projects.gaussrender.image_metric': (STRUCTURES, FUNCTIONAL, 'projects.gaussrender', *MM),
     'projects.occ.atomic_write': (),
     **{f'projects.occ.{part}': (*LOW[:2], 'projects.occ.atomic_write', *MM) for part in OCC_PARTS},
+    'projects.occ.apis': (
+        *LOW[:2],
+        'projects.occ.atomic_write',
+        'projects.occ.engine',
+        'projects.occ.visualization',
+        *MM,
+    ),
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
     'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
@@ -89,6 +96,7 @@ def test_every_module_respects_its_layer():
         ('projects.tpvformer.tpvformer_head', 'projects.occ.datasets.Occ3DNuScenesDataset'),
         ('projects.tpvformer.tpvformer_head', 'projects.surroundocc.head'),
         ('projects.occ.models.occ_segmentor', 'projects.occ.datasets.transforms'),
+        ('projects.occ.apis.occ_inferencer', 'projects.occ.models.OccSegmentor'),
         ('projects.occ.evaluation.functional.confusion', 'mmengine.evaluator'),
         ('projects.gaussrender.gauss_render', 'mmdet3d.registry.MODELS'),
         ('projects.gaussrender.image_metric', 'projects.occ.evaluation.presets.get_preset'),

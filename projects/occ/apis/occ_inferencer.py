@@ -1,0 +1,256 @@
+"""``OccInferencer``: a trained occupancy network on images and cameras that belong to no data set."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet3d.registry import TRANSFORMS, VISUALIZERS
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.infer import BaseInferencer
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from projects.occ.atomic_write import write_atomically
+from projects.occ.engine.checkpoint import check_checkpoint_file, compare_keys
+from projects.occ.engine.errors import CheckpointError
+from projects.occ.structures import OccDataSample, VoxelGrid
+
+from .camera_frames import CameraFrame, read_frames
+
+IMAGE_LOADERS = ('LoadMultiViewImages',)
+LABEL_LOADERS = ('LoadOccLabels', 'LoadSSCBenchLabels')
+DEPTH_LOADERS = ('LoadDepthMaps', 'LoadDepthFromLidar')
+
+
+class _Batches:
+    """Collated batches with a known number, so that the progress bar can tell the time left."""
+
+    def __init__(self, inferencer: 'OccInferencer', frames: Sequence[CameraFrame], batch_size: int) -> None:
+        self.inferencer, self.frames, self.batch_size = inferencer, frames, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.frames) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict]:
+        for start in range(0, len(self.frames), self.batch_size):
+            items = [self.inferencer.pipeline(frame) for frame in self.frames[start : start + self.batch_size]]
+            yield self.inferencer.collate_fn(items)
+
+
+class OccInferencer(BaseInferencer):
+    """Images, intrinsics and extrinsics to a voxel grid of classes, with any number of cameras that the model was built for.
+
+    Example::
+
+        inferencer = OccInferencer('configs/....py', 'checkpoint.pth')
+        frame = dict(images=['front.jpg', ...], cam2img=..., cam2ref=...)
+        labels = inferencer(frame)['predictions'][0]['pred_occ']     # (X, Y, Z) uint8
+        inferencer('frames.json', out_dir='out', draw=True)
+
+    Images pass the test pipeline of the config without its loaders of labels, so they may have any size that the pipeline
+    brings to the size of the network. Checkpoints load as in ``tools/test.py``: plain data alone, and every entry must fit.
+
+    Args:
+        model: Config file or config.
+        weights: Checkpoint file. None leaves the weights random, with a warning.
+        device: Device, for example ``'cuda:0'``; None takes a GPU if there is one.
+        show_progress: Show a progress bar.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be loaded or does not fit.
+        ValueError: If the config has no test pipeline.
+    """
+
+    visualize_kwargs = {'draw'}
+    postprocess_kwargs = {'out_dir'}
+
+    def __init__(
+        self,
+        model: str | os.PathLike | Config,
+        weights: str | os.PathLike | None = None,
+        device: str | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        cfg = model if isinstance(model, Config) else Config.fromfile(model)
+        if weights is not None:
+            check_checkpoint_file(weights)
+            weights = os.fspath(weights)
+        scope = cfg.get('default_scope') or 'mmdet3d'
+        init_default_scope(scope)
+        dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+        if 'grid' not in dataset or not dataset.get('pipeline'):
+            raise ValueError(
+                'the config has no test_dataloader.dataset with grid and pipeline, which tell how images are prepared'
+            )
+        self.grid = VoxelGrid.build(dataset['grid'])
+        super().__init__(cfg, weights, device, scope, show_progress)
+
+    def _load_weights_to_model(self, model: nn.Module, checkpoint: Mapping | None, cfg: Any) -> None:
+        """Strict loading; see :func:`compare_keys` for what may differ."""
+        if checkpoint is None:
+            super()._load_weights_to_model(model, checkpoint, cfg)
+            return
+        state = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
+        report = compare_keys(state, model.state_dict())
+        if not report.exact:
+            raise CheckpointError(f'the checkpoint does not fit the model of this config: {report.describe()}')
+        model.load_state_dict({key: value for key, value in state.items() if key not in report.skipped}, strict=False)
+
+    def _init_pipeline(self, cfg: Any) -> Any:
+        steps = [step for step in cfg.test_dataloader.dataset.pipeline if step['type'] not in LABEL_LOADERS]
+        self.needs_depth = any(step['type'] in DEPTH_LOADERS for step in steps)
+        steps = [step for step in steps if step['type'] not in DEPTH_LOADERS]
+        self._loading = Compose([TRANSFORMS.build(step) for step in steps if step['type'] in IMAGE_LOADERS])
+        self._preparing = Compose([TRANSFORMS.build(step) for step in steps if step['type'] not in IMAGE_LOADERS])
+        return self._prepare
+
+    def _init_visualizer(self, cfg: Any) -> Any:
+        settings = {'type': 'OccVisualizer', **cfg.get('visualizer', {}), 'vis_backends': None, 'grid': self.grid}
+        # not built by the registry, which would hand out a visualiser that the process already has
+        return VISUALIZERS.get(settings.pop('type'))(**settings)
+
+    def _inputs_to_list(self, inputs: Any) -> list[CameraFrame]:
+        """A JSON file, a frame or a list of frames, each a dict or a :class:`CameraFrame`."""
+        if isinstance(inputs, (str, os.PathLike)):
+            return read_frames(inputs)
+        frames = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        return [item if isinstance(item, CameraFrame) else CameraFrame.parse(item, '', i) for i, item in enumerate(frames)]
+
+    def preprocess(self, inputs: Sequence[CameraFrame], batch_size: int = 1) -> _Batches:
+        """Checks the frames against the model and prepares them batch by batch.
+
+        Raises:
+            ValueError: If a frame has another number of cameras than the model, or lacks depth maps that it needs.
+        """
+        expected = getattr(getattr(self.model, 'view_encoder', None), 'num_cams', None)
+        for frame in inputs:
+            count = len(frame.images)
+            if expected is not None and count != expected:
+                raise ValueError(
+                    f'frame {frame.token!r} has {count} cameras, but the model was built for {expected} '
+                    '(model.view_encoder.num_cams); give the cameras in the order of training, or build the model for another '
+                    'number of cameras where its weights allow that'
+                )
+            if self.needs_depth and frame.depth is None:
+                raise ValueError(f'frame {frame.token!r} has no depth maps, which this model needs; add the key depth')
+        return _Batches(self, inputs, batch_size)
+
+    def _prepare(self, frame: CameraFrame) -> dict:
+        """One frame through the test pipeline."""
+        ref2img = frame.ref2cam.copy()
+        ref2img[:, :3] = frame.cam2img @ frame.ref2cam[:, :3]
+        results = dict(
+            token=frame.token,
+            scene_name='',
+            frame_idx=-1,
+            cam_names=list(frame.cam_names),
+            img_paths=list(frame.images) if frame.from_files else [],
+            lidar_path='',
+            cam2img=frame.cam2img.copy(),
+            ref2cam=frame.ref2cam.copy(),
+            ref2img=ref2img,
+            # there are no other frames than the reference frame
+            lidar2ego=np.eye(4),
+            ego2global=np.full((4, 4), np.nan),
+            grid=self.grid,
+        )
+        if frame.from_files:
+            results = self._loading(results)
+        else:
+            sizes = np.array([image.shape[1::-1] for image in frame.images], dtype=np.float64)
+            results.update(img=[image.copy() for image in frame.images], img_wh=sizes, ori_img_wh=sizes.copy())
+        if frame.depth is not None:
+            for name, image, depth in zip(frame.cam_names, results['img'], frame.depth, strict=True):
+                if depth.shape != image.shape[:2]:
+                    raise ValueError(
+                        f'frame {frame.token!r}: the depth map of {name} has the shape {depth.shape}, '
+                        f'its image {image.shape[:2]}'
+                    )
+            results['depth'] = [depth.copy() for depth in frame.depth]
+        return self._preparing(results)
+
+    @torch.no_grad()
+    def forward(self, inputs: dict) -> list[OccDataSample]:
+        """Predicts one batch; samples whose images are no files keep the network images for pictures."""
+        images = inputs['inputs']['img']
+        samples = self.model.test_step(inputs)
+        for sample, image in zip(samples, images):
+            if not sample.img_paths:
+                sample.set_field(image, 'network_images', field_type='data')
+        return samples
+
+    def visualize(self, inputs: Sequence, preds: Sequence[OccDataSample], draw: bool = False) -> list[dict[str, np.ndarray]]:
+        """Pictures of every prediction.
+
+        Args:
+            inputs: The frames.
+            preds: Their predictions.
+            draw: Whether to draw at all.
+
+        Returns:
+            For each frame page name -> (H, W, 3) uint8 RGB (``cameras``, ``scene``), empty without ``draw``.
+        """
+        if not draw:
+            return [{} for _ in preds]
+        return [self.visualizer.figures(sample, sample.get('network_images'), title=sample.token) for sample in preds]
+
+    def postprocess(
+        self,
+        preds: Sequence[OccDataSample],
+        visualization: Sequence[dict[str, np.ndarray]],
+        return_datasamples: bool = False,
+        out_dir: str | os.PathLike | None = None,
+    ) -> dict:
+        """Packs the results and writes them.
+
+        Args:
+            preds: Predictions.
+            visualization: Pictures.
+            return_datasamples: Return the data samples instead of dicts.
+            out_dir: Write ``<token>.npz`` (see :meth:`write`) and ``<token>_<page>.png`` to this folder.
+
+        Returns:
+            ``predictions``: for each frame a dict of ``token``, ``pred_occ`` (X, Y, Z) uint8 array and ``grid``
+            (:class:`VoxelGrid`), or the data sample; ``visualization``: the pictures.
+        """
+        predictions = [
+            dict(token=sample.token, pred_occ=sample.pred_occ.cpu().numpy().astype(np.uint8), grid=self.grid)
+            for sample in preds
+        ]
+        if out_dir is not None:
+            for sample, prediction, pages in zip(preds, predictions, visualization, strict=True):
+                self.write(out_dir, sample, prediction['pred_occ'], pages)
+        return dict(predictions=list(preds) if return_datasamples else predictions, visualization=list(visualization))
+
+    def write(
+        self, out_dir: str | os.PathLike, sample: OccDataSample, pred_occ: np.ndarray, pages: Mapping[str, np.ndarray]
+    ) -> None:
+        """Writes one frame.
+
+        ``<token>.npz`` holds ``pred`` (X, Y, Z) uint8, what the grid is (``point_cloud_range``, ``voxel_size``, ``frame``,
+        ``free_index``, ``ignore_index``, ``class_names``) and the cameras (``cam_names``, ``cam2img``, ``ref2cam``);
+        ``tools/eval_predictions.py`` and ``tools/visualize.py --npz`` read it.
+
+        Raises:
+            ValueError: If the token is no relative path.
+        """
+        relative = PurePosixPath(sample.token)
+        if not relative.name or relative.is_absolute() or '..' in relative.parts:
+            raise ValueError(
+                f'output files are called after the token of a frame, which must be a relative path, got {sample.token!r}'
+            )
+        arrays = {key: value for key, value in asdict(self.grid).items() if key != 'shape'}
+        arrays.update({key: sample.get(key) for key in ('cam_names', 'cam2img', 'ref2cam')})
+        arrays = {'pred': pred_occ, **{key: np.asarray(value) for key, value in arrays.items()}}
+        folder = Path(out_dir) / relative.parent
+        write_atomically(folder / f'{relative.name}.npz', lambda file: np.savez_compressed(file, **arrays))
+        if pages:
+            from projects.occ.visualization.figure_layout import write_png
+
+            for page, image in pages.items():
+                write_png(folder / f'{relative.name}_{page}.png', image)

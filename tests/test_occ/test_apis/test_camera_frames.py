@@ -1,0 +1,112 @@
+"""Frames given by hand: what is read, and one sentence for everything that can be wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from projects.occ.apis.camera_frames import CameraFrame, read_frames
+
+K = np.array([[100.0, 0, 50], [0, 100, 30], [0, 0, 1]])
+
+
+def pose(x=0.0, angle=0.3):
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[0, 3] = x
+    return matrix
+
+
+def frame(**changes):
+    fields = dict(
+        images=[np.zeros((60, 100, 3), np.uint8)] * 2, cam2img=np.stack([K, K]), cam2ref=np.stack([pose(), pose(2.0)])
+    )
+    fields.update(changes)
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def test_arrays():
+    parsed = CameraFrame.parse(frame(token='a', cam_names=['left', 'right'], depth=np.ones((2, 60, 100))))
+    assert parsed.token == 'a' and parsed.cam_names == ['left', 'right'] and not parsed.from_files
+    np.testing.assert_allclose(parsed.ref2cam @ frame()['cam2ref'], np.tile(np.eye(4), (2, 1, 1)), atol=1e-12)
+    assert parsed.depth[0].shape == (60, 100) and parsed.depth[0].dtype == np.float32
+    other = CameraFrame.parse(frame(cam2ref=None, ref2cam=parsed.ref2cam), index=3)
+    np.testing.assert_array_equal(other.ref2cam, parsed.ref2cam)
+    assert other.token == 'frame_000003' and other.cam_names == ['camera_0', 'camera_1'] and other.depth is None
+
+
+def write(folder, content):
+    for name in ('a.jpg', 'b.jpg'):
+        (folder / name).write_bytes(b'')
+    path = folder / 'frames.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def as_json(**changes):
+    fields = frame(images=['a.jpg', 'b.jpg'], **changes)
+    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in fields.items()}
+
+
+def test_json(tmp_path):
+    np.save(tmp_path / 'd.npy', np.ones((6, 10), np.float32))
+    content = {'frames': [as_json(token='x', depth=['d.npy', 'd.npy']), as_json()]}
+    first, second = read_frames(write(tmp_path, content))
+    assert first.images == [str(tmp_path / 'a.jpg'), str(tmp_path / 'b.jpg')] and first.from_files
+    assert first.depth[1].sum() == 60 and second.token == 'frame_000001'
+    assert [one.token for one in read_frames(write(tmp_path, as_json(token='y')))] == ['y']
+    assert len(read_frames(write(tmp_path, [as_json(), as_json()]))) == 2
+
+
+SINGULAR = np.stack([pose(), np.diag([1.0, 1, 0, 1])])
+NOT_FINITE = np.stack([K, K * np.nan])
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(cam2imgs=1), "frame 'x': unknown key 'cam2imgs'; did you mean 'cam2img'"),
+        (dict(zzz=1), "unknown key 'zzz', known are"),
+        (dict(cam2img=None), "the key 'cam2img' is missing"),
+        (dict(cam2ref=None), 'give either cam2ref .* or ref2cam, one of the two'),
+        (dict(ref2cam=np.stack([pose()] * 2)), 'give either cam2ref .* or ref2cam, one of the two'),
+        (dict(cam2img=K[None]), 'cam2img: 2 images, but 1 matrices; give one per camera in the same order'),
+        (dict(cam2ref=np.stack([pose()] * 3)), 'cam2ref: 2 images, but 3 matrices'),
+        (dict(cam2img=np.zeros((2, 4, 4))), r'cam2img must have the shape \(2, 3, 3\), one matrix per image, got \(2, 4, 4\)'),
+        (dict(cam2ref=[[1, 2], [3]]), 'cam2ref must be 2 matrices of 4 x 4 numbers'),
+        (dict(cam2img=NOT_FINITE), 'cam2img holds NaN or infinite numbers'),
+        (dict(cam2img=-np.stack([K, K])), 'positive fx, fy'),
+        (dict(cam2ref=SINGULAR), 'cam2ref: matrix 1 is no rigid transform'),
+        (dict(cam2ref=np.stack([pose(), pose().T @ pose(3.0).T])), 'matrix 1 is no rigid transform'),
+        (dict(images=[]), 'images must be a list with one entry per camera'),
+        (dict(images=['a.jpg', np.zeros((2, 2, 3))]), 'images must be all paths or all arrays'),
+        (dict(images=['none.jpg', 'a.jpg']), "image 'none.jpg' does not exist"),
+        (
+            dict(images=[np.zeros((60, 100))] * 2),
+            r'image 0 must be an array \(H, W, 3\) in 0..255, BGR, got float64 \(60, 100\)',
+        ),
+        (dict(cam_names=['a', 'a']), 'cam_names must be 2 different names'),
+        (dict(depth=[np.ones((60, 100))]), '2 images, but 1 depth maps'),
+        (dict(depth=['none.npy', 'none.npy']), "depth of camera_0: 'none.npy' does not exist"),
+        (dict(depth=[-np.ones((60, 100))] * 2), r'depth of camera_0 must be an array \(H, W\) of finite metres'),
+    ],
+)
+def test_bad_frames(changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        CameraFrame.parse(frame(token='x', **changes))
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match='input file .* does not exist'):
+        read_frames(tmp_path / 'absent.json')
+    (tmp_path / 'text.json').write_text('{hello')
+    with pytest.raises(ValueError, match='text.json: not a JSON file'):
+        read_frames(tmp_path / 'text.json')
+    for content, message in (
+        ({'frames': []}, 'no frame'),
+        ({'frames': [as_json()], 'other': 1}, r'beside "frames" there must be no other key, got \[\'other\'\]'),
+        ([as_json(token='a'), as_json(token='a')], "several frames have the token 'a'"),
+        ([3], 'frame 0: expected a dict with the keys'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_frames(write(tmp_path, content))
