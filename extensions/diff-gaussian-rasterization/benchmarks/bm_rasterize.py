@@ -1,147 +1,317 @@
-"""Time the rasteriser on voxel scenes and write a json file and a picture.
+"""Time the rasteriser and its peers on voxel scenes, beside the measured peak of the machine; writes a json file and a picture.
 
-    python benchmarks/bm_rasterize.py --threads 1 2 --out work_dirs/rasterizer
+    python benchmarks/bm_rasterize.py --threads 1 2 --out docs/benchmarks/rasterizer_cpu
+    PYTHONPATH=/folder/with/gsplat python benchmarks/bm_rasterize.py --only peers
 
-Forward and backward are timed apart, projection, sorting and binning included, after warm-up; reported are the median of the
-wall clock, the minimum and the processor time, which tells more on a shared machine. Gradients: features and opacities, what
-rendering supervision of fixed voxels needs; ``--geometry`` adds means, quaternions and scales. "prefiltered": the Gaussians of
-opacity below 1/255 were removed beforehand, which any rasteriser can profit from.
+Forward and backward are timed apart, projection, sorting and binning included, after warm-up: median, minimum, maximum of the
+wall clock (GPU: of CUDA events). Scenes: ground truth (labels, and as one-hot features), a trained, half trained and untrained
+network, from the front and from above, full and quarter resolution. Gradients: ``features+opacity``, what rendering supervision
+of fixed voxels needs, and ``everything``. Variants: ``prefiltered``, Gaussians of opacity below 1/255 removed beforehand, which
+any rasteriser can profit from; ``culling off``, lists made from the radius alone, the image is the same.
+
+Shares of the peak: flops of the arithmetic per pair (15 per test, 2 (C + 1) + 3 per blended pair, ...; see pairs.py) per
+second, over the measured rate of fused multiply-adds of as many threads.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import peers
 import torch
+from machine_peak import cpu_peak, cuda_peak
+from pairs import count_pairs, flops
 from scenes import make_scene
 
 from gaussian_rasterization import build_config, rasterize
 
-CASES = [
-    *(('nuscenes', view, kind, 1) for view in ('front', 'bev') for kind in ('gt', 'trained', 'half', 'untrained')),
-    *(('nuscenes', 'front', kind, 4) for kind in ('trained', 'half', 'untrained')),
-    *(('kitti360', 'front', kind, 1) for kind in ('gt', 'trained', 'half', 'untrained')),
+KINDS = ('gt', 'trained', 'half', 'untrained')
+CASES = [  # data set, view, kind, divisor of the image size
+    *((dataset, 'front', kind, scale) for dataset in ('nuscenes', 'kitti360') for scale in (1, 4) for kind in KINDS),
+    *(('nuscenes', 'bev', kind, 1) for kind in KINDS),
+    *(('kitti360', 'bev', kind, 1) for kind in ('gt', 'half')),
+]
+PER_GAUSSIAN = ('means', 'quats', 'scales', 'opacities', 'features')
+GEOMETRY = ('means', 'quats', 'scales')
+CULL = 'GAUSSIAN_RASTERIZATION_CULL'
+PEER_GAUSSIANS = 20_000
+LIMITS = [
+    'gsplat: alpha capped at 0.999, quaternions normalised, no gradient at the cap; near plane set to 0.2',
+    'gsplat (PyTorch, CPU): tile lists, list of pairs and scans along rays replaced by vectorised PyTorch code, see peers.py',
 ]
 
 
-def synchronize(device):
-    if device == 'cuda':
+def ours(backend, num_classes=None):
+    """``render(scene) -> (features, depth)`` of this package."""
+
+    def render(scene):
+        out = rasterize(**scene, backend=backend, num_classes=num_classes)
+        return out.features, out.depth
+
+    return render
+
+
+class Clock:
+    """Milliseconds between ``start`` and ``stop``: CUDA events on a GPU, else the wall clock."""
+
+    def __init__(self, device):
+        self.cuda = device == 'cuda'
+
+    def start(self):
+        if self.cuda:
+            self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            torch.cuda.synchronize()
+            self.events[0].record()
+        self.wall = time.perf_counter()
+
+    def stop(self):
+        if not self.cuda:
+            return 1e3 * (time.perf_counter() - self.wall)
+        self.events[1].record()
         torch.cuda.synchronize()
+        return self.events[0].elapsed_time(self.events[1])
 
 
-def measure(scene, backend, repeats, geometry):
-    """Milliseconds of forward and backward: dict of lists."""
-    device = 'cuda' if backend == 'cuda' else 'cpu'
-    scene = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
-    names = ['opacities', *(['features'] if scene['features'].is_floating_point() else [])]
-    names += ['means', 'quats', 'scales'] if geometry else []
-    labels = not scene['features'].is_floating_point()
-    options = dict(backend=backend, num_classes=scene['background'].shape[0] if labels else None)
-    needs_grad = torch.is_grad_enabled() and not labels
-    leaves = {k: scene[k].clone().requires_grad_(needs_grad) for k in names}
-    times = dict(forward=[], backward=[], forward_cpu=[], backward_cpu=[])
-    grads = None
-    for repeat in range(repeats + 2):
-        synchronize(device)
-        wall, processor = time.perf_counter(), time.process_time()
-        out = rasterize(**dict(scene, **leaves), **options)
-        synchronize(device)
-        middle, middle_processor = time.perf_counter(), time.process_time()
-        if grads is None:
-            # an L1 loss has gradients of one size and either sign
-            grads = [torch.randn_like(x).sign() / x.numel() for x in (out.features, out.depth)]
-        start, start_processor = time.perf_counter(), time.process_time()
-        if needs_grad:
-            torch.autograd.grad([out.features, out.depth], list(leaves.values()), grads)
-            synchronize(device)
-        end, end_processor = time.perf_counter(), time.process_time()
-        del out
-        if repeat >= 2:
-            times['forward'].append(middle - wall)
-            times['forward_cpu'].append(middle_processor - processor)
-            if needs_grad:
-                times['backward'].append(end - start)
-                times['backward_cpu'].append(end_processor - start_processor)
-    return {k: [1e3 * x for x in v] for k, v in times.items() if v}
+class PeakMemory:
+    """MiB that a call adds at its peak: of the process (Linux), or of PyTorch's memory on the GPU. None where unknown."""
+
+    def __init__(self, device):
+        self.cuda, self.mebibytes = device == 'cuda', None
+
+    @staticmethod
+    def status(key):
+        return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text()).group(1)) / 1024
+
+    def __enter__(self):
+        try:
+            if self.cuda:
+                torch.cuda.reset_peak_memory_stats()
+                self.before = torch.cuda.memory_allocated()
+            else:
+                Path('/proc/self/clear_refs').write_text('5')  # forget the peak so far
+                self.before = self.status('VmRSS')
+        except (OSError, AttributeError):
+            self.before = None
+        return self
+
+    def __exit__(self, *_):
+        if self.before is None:
+            return
+        peak = torch.cuda.max_memory_allocated() if self.cuda else self.status('VmHWM')
+        self.mebibytes = (peak - self.before) / 2**20 if self.cuda else peak - self.before
 
 
-def summary(values):
-    return dict(median=statistics.median(values), minimum=min(values), runs=len(values))
+def measure(renders, scene, gradients, repeats, warm_up, device):
+    """Time renderers in turns, so that a change of the machine's load meets all of them.
 
+    Args:
+        renders: name -> (render, scene, value of the culling switch).
+        scene: unused names of the renderers fall back to it.
+        gradients: ``'none'``, ``'features+opacity'`` or ``'everything'``.
 
-def run(args):
-    """All measurements as a list of dicts."""
-    results = []
-    for threads in args.threads:
-        torch.set_num_threads(threads)
-        for dataset, view, kind, scale in CASES:
-            name = f'{dataset} {view} {kind}' + (f' 1/{scale}' if scale > 1 else '')
-            if args.only and args.only not in name:
-                continue
-            base = make_scene(dataset, view, kind, scale)
-            variants = {'': base}
-            if kind == 'trained':
-                keep = base['opacities'] >= 1 / 255
-                rows = ('means', 'quats', 'scales', 'opacities', 'features')
-                variants['prefiltered'] = dict(base, **{k: base[k][keep] for k in rows})
-            if kind == 'gt':
-                one_hot = torch.nn.functional.one_hot(base['features'], base['background'].shape[0]).float()
-                variants['one-hot'] = dict(base, features=one_hot)
-            for variant, scene in variants.items():
-                with torch.set_grad_enabled(kind != 'gt'):
-                    times = measure(scene, args.backend, args.repeats, args.geometry)
-                result = dict(
-                    case=f'{name} {variant}'.strip(),
-                    threads=threads,
-                    gaussians=len(scene['means']),
-                    drawn=int((scene['opacities'] >= 1 / 255).sum()),
-                    size=[scene['width'], scene['height']],
-                    channels=scene['background'].shape[0],
-                    milliseconds={k: summary(v) for k, v in times.items()},
-                )
-                results.append(result)
-                line = '  '.join(f'{k} {v["median"]:.1f} (min {v["minimum"]:.1f})' for k, v in result['milliseconds'].items())
-                print(f'{threads} threads  {result["case"]:36s} {line} ms', flush=True)
+    Returns:
+        name -> dict of milliseconds (lists), peak memory and images of the first run.
+    """
+    clock, results = Clock(device), {}
+    for repeat in range(warm_up + repeats):
+        for name, (render, own, cull) in renders.items():
+            os.environ[CULL] = cull
+            own = own or scene
+            leaves = {}
+            if gradients != 'none':
+                wanted = ('opacities', 'features') + (GEOMETRY if gradients == 'everything' else ())
+                leaves = {k: own[k].detach().clone().requires_grad_() for k in wanted}
+            state = results.setdefault(name, dict(forward=[], backward=[]))
+            with PeakMemory(device) as memory, torch.set_grad_enabled(bool(leaves)):
+                clock.start()
+                images = render(dict(own, **leaves))
+                forward = clock.stop()
+                if 'upstream' not in state:  # an L1 loss has gradients of one size and either sign
+                    state['upstream'] = [torch.randn_like(x).sign() / x.numel() for x in images]
+                    state['images'] = [x.detach().clone() for x in images]
+                clock.start()
+                if leaves:
+                    torch.autograd.grad(images, list(leaves.values()), state['upstream'])
+                backward = clock.stop()
+            del images
+            if repeat == 0 and warm_up == 0 or repeat == 1:
+                state['memory'] = memory.mebibytes
+            if repeat >= warm_up:
+                state['forward'].append(forward)
+                if leaves:
+                    state['backward'].append(backward)
+    os.environ.pop(CULL, None)
     return results
 
 
-def plot(results, path):
-    """Bars per case, stacked forward and backward, one panel per number of threads."""
+def summary(values):
+    return dict(median=statistics.median(values), minimum=min(values), maximum=max(values), runs=len(values))
+
+
+def row(case, method, state, scene, gradients, threads, work=None, peak=None, **more):
+    """One line of the report from what :func:`measure` returned."""
+    milliseconds = {k: summary(state[k]) for k in ('forward', 'backward') if state[k]}
+    result = dict(
+        case=case,
+        method=method,
+        threads=threads,
+        gradients=gradients,
+        gaussians=len(scene['means']),
+        drawn=int((scene['opacities'] >= 1 / 255).sum()),
+        size=[scene['width'], scene['height']],
+        channels=scene['background'].shape[-1],
+        milliseconds=milliseconds,
+        peak_mib=state.get('memory'),
+        **more,
+    )
+    if work:
+        result['gflop'] = {k: work[k] / 1e9 for k in milliseconds}
+        result['share_of_peak'] = {k: work[k] / (v['median'] * 1e6 * peak) for k, v in milliseconds.items()}
+    text = '  '.join(f'{k} {v["median"]:.1f}' for k, v in milliseconds.items())
+    share = ''.join(f'  {100 * v:.0f}%' for v in result.get('share_of_peak', {}).values())
+    print(f'{threads} threads  {case:28s} {method:26s} {gradients:17s} {text} ms{share}', flush=True)
+    return result
+
+
+def run_case(case, args, threads, peak, cache):
+    """All rows of one scene with our rasteriser."""
+    dataset, view, kind, scale = case
+    name = f'{dataset} {view} {kind}' + (f' 1/{scale}' if scale > 1 else '')
+    device = 'cuda' if args.backend == 'cuda' else 'cpu'
+    scene = make_scene(dataset, view, kind, scale)
+    channels, labels = scene['background'].shape[0], kind == 'gt'
+    pairs = cache.setdefault(name, count_pairs(scene))
+    scene = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
+    main = ours(args.backend, channels if labels else None)
+    renders, rows = {'labels' if labels else 'ours': (main, scene, '1')}, []
+    if labels:
+        one_hot = torch.nn.functional.one_hot(scene['features'], channels).float()
+        renders['one-hot'] = (ours(args.backend), dict(scene, features=one_hot), '1')
+    if kind == 'trained':
+        keep = scene['opacities'] >= 1 / 255
+        renders['prefiltered'] = (main, dict(scene, **{k: scene[k][keep] for k in PER_GAUSSIAN}), '1')
+    plans = [('none' if labels else 'features+opacity', renders)]
+    if kind in ('trained', 'half') and scale == 4 or args.backend == 'cuda' and not labels:
+        renders['culling off'] = (main, scene, '0')
+    if not labels:
+        plans.append(('everything', {'ours': renders['ours']}))
+    for gradients, chosen in plans:
+        for method, state in measure(chosen, scene, gradients, args.repeats, args.warm_up, device).items():
+            work = flops(pairs, channels, method == 'labels', gradients)
+            own = chosen[method][1]
+            rows.append(row(name, method, state, own, gradients, threads, work, peak['fma_gflops'], pairs=pairs))
+    return rows
+
+
+def run_peers(args, threads):
+    """Ours, the PyTorch reference and gsplat on the same scenes, with the same gradients wanted."""
+    device, rows = ('cuda' if args.backend == 'cuda' else 'cpu'), []
+    problem = peers.gsplat_problem()
+    if problem:
+        print(f'gsplat {problem}')
+    for kind in ('trained', 'half', 'untrained'):
+        full = make_scene('nuscenes', 'front', kind, 1 if device == 'cuda' else 4)
+        name, channel_counts = f'peers {kind}' + ('' if device == 'cuda' else ' 1/4'), (18,)
+        if device == 'cpu':  # a size that gsplat's PyTorch path can hold
+            keep = torch.randperm(len(full['means']), generator=torch.Generator().manual_seed(0))[:PEER_GAUSSIANS].sort().values
+            full = dict(full, **{k: full[k][keep] for k in PER_GAUSSIAN})
+        else:
+            channel_counts = (16, 18)  # with depth 17, which gsplat has compiled, and 19, which it pads to 32
+        for channels in channel_counts:
+            scene = dict(full, features=full['features'][:, :channels].contiguous(), background=full['background'][:channels])
+            scene = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in scene.items()}
+            keep = scene['opacities'] >= 1 / 255
+            fair = dict(scene, **{k: scene[k][keep] for k in PER_GAUSSIAN})
+            renders = {'ours': (ours(args.backend), scene, '1'), 'ours, culling off': (ours(args.backend), scene, '0')}
+            slow = {} if device == 'cuda' else {'PyTorch reference': (ours('reference'), fair, '1')}
+            if not problem and device == 'cuda':
+                for packed in (False, True):
+                    for suffix, own in (('', scene), (', prefiltered', fair)):
+                        renders[f'gsplat 1.5.3{" packed" * packed}{suffix}'] = (peers.gsplat_cuda(packed), own, '1')
+            elif not problem:
+                slow['gsplat 1.5.3 (PyTorch), prefiltered'] = (peers.gsplat_torch(), fair, '1')
+            for gradients in ('features+opacity', 'everything'):
+                states = measure(renders, scene, gradients, args.repeats, args.warm_up, device)
+                if threads == args.threads[-1]:
+                    states |= measure(slow, scene, gradients, args.peer_repeats, 1, device)
+                truth = states['ours']['images']
+                for method, state in states.items():
+                    own = (renders | slow)[method][1]
+                    errors = [float((a - b).abs().max()) for a, b in zip(state['images'], truth, strict=True)]
+                    rows.append(
+                        row(f'{name} C={channels}', method, state, own, gradients, threads,
+                            difference_from_ours=dict(features=errors[0], depth=errors[1]))
+                    )  # fmt: skip
+    return rows
+
+
+def geometric_means(rows):
+    """method and gradients -> geometric mean of the median milliseconds (forward + backward) and over how many cases."""
+    groups = {}
+    for r in rows:
+        total = sum(v['median'] for v in r['milliseconds'].values())
+        groups.setdefault(f'{r["threads"]} threads, {r["method"]}, {r["gradients"]}', []).append(total)
+    return {k: dict(milliseconds=math.exp(statistics.fmean(map(math.log, v))), cases=len(v)) for k, v in groups.items()}
+
+
+def plot(rows, path):
+    """Bars per case, forward and backward stacked; the figure at the bar is the share of the peak. Logarithmic for peers."""
     import matplotlib
 
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    panels = sorted({r['threads'] for r in results})
-    figure, axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 0.32 * len(results) / len(panels) + 1.5), sharey=True)
-    for axis, threads in zip([axes] if len(panels) == 1 else axes, panels, strict=True):
-        rows = [r for r in results if r['threads'] == threads][::-1]
-        names = [r['case'] for r in rows]
-        forward = [r['milliseconds']['forward']['median'] for r in rows]
-        backward = [r['milliseconds'].get('backward', dict(median=0.0))['median'] for r in rows]
-        axis.barh(names, forward, color='#4477aa', label='forward')
-        axis.barh(names, backward, left=forward, color='#ee8866', label='backward (features, opacity)')
+    threads = max(r['threads'] for r in rows)
+    panels = [
+        [r for r in rows if r['threads'] == threads and r['case'].startswith('peers') == are_peers]
+        for are_peers in (False, True)
+    ]
+    panels = [panel for panel in panels if panel]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(9 * len(panels), 0.2 * max(map(len, panels)) + 1.5), squeeze=False, layout='constrained'
+    )
+    for axis, panel in zip(axes[0], panels, strict=True):
+        panel = panel[::-1]
+        positions = range(len(panel))
+        forward = [r['milliseconds']['forward']['median'] for r in panel]
+        backward = [r['milliseconds'].get('backward', dict(median=0.0))['median'] for r in panel]
+        if panel[0]['case'].startswith('peers'):
+            axis.barh(
+                positions, [f + b for f, b in zip(forward, backward, strict=True)], color='#4477aa', label='forward + backward'
+            )
+            axis.set_xscale('log')
+        else:
+            axis.barh(positions, forward, color='#4477aa', label='forward')
+            axis.barh(positions, backward, left=forward, color='#ee8866', label='backward')
+        for position, r, total in zip(positions, panel, map(sum, zip(forward, backward, strict=True)), strict=True):
+            shares = '/'.join(f'{100 * v:.0f}' for v in r.get('share_of_peak', {}).values())
+            axis.text(total, position, f' {total:.0f} ms' + (f', {shares} %' if shares else ''), va='center', fontsize=6)
+        axis.set_yticks(positions, [f'{r["case"]}, {r["method"]}, {r["gradients"]}' for r in panel], fontsize=6)
         axis.set_xlabel('milliseconds, median')
         axis.set_title(f'{threads} thread' + ('s' if threads > 1 else ''))
+        axis.margins(x=0.15, y=0.01)
         axis.grid(axis='x', alpha=0.3)
         axis.set_axisbelow(True)
-        axis.legend(loc='upper right')
-    figure.tight_layout()
+        axis.legend(loc='lower right')
     replace(path, lambda temporary: figure.savefig(temporary, dpi=120, format='png'))
 
 
 def replace(path, write):
     """Write to a temporary file in the same folder, then move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
     os.close(descriptor)
     try:
         write(temporary)
+        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
@@ -158,29 +328,46 @@ def processor():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--backend', default='cpu', choices=['cpu', 'cuda', 'reference'])
-    parser.add_argument('--threads', type=int, nargs='+', default=[torch.get_num_threads()])
-    parser.add_argument('--repeats', type=int, default=9)
-    parser.add_argument('--geometry', action='store_true', help='gradients of means, quaternions and scales, too')
-    parser.add_argument('--only', default='', help='run cases whose name contains this text')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/rasterizer'), help='folder for timing.json and timing.png')
+    parser.add_argument('--threads', type=int, nargs='+', default=sorted({1, os.cpu_count() or 1}))
+    parser.add_argument('--repeats', type=int, help='default 5, on a GPU 100')
+    parser.add_argument('--warm-up', type=int, help='default 2, on a GPU 20')
+    parser.add_argument('--peer-repeats', type=int, default=3, help='of the slow CPU peers')
+    parser.add_argument('--only', default='', help='run cases whose name contains this text; "peers" are the comparisons')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/rasterizer'), help='writes OUT.json and OUT.png')
     args = parser.parse_args()
+    gpu = args.backend == 'cuda'
+    args.repeats = args.repeats or (100 if gpu else 5)
+    args.warm_up = (20 if gpu else 2) if args.warm_up is None else args.warm_up
+    start, load, rows, peaks, pairs = time.monotonic(), os.getloadavg(), [], {}, {}
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        peak = peaks[threads] = cuda_peak() if gpu else cpu_peak(threads)
+        print(f'peak of {threads} threads: {peak["fma_gflops"]:.0f} GFLOP/s float32, {peak["copy_gbps"]:.1f} GB/s copied')
+        for case in CASES:
+            if args.only in '{} {} {} 1/{}'.format(*case):
+                rows += run_case(case, args, threads, peak, pairs)
+        if args.only in 'peers':
+            rows += run_peers(args, threads)
+    if not rows:
+        raise SystemExit(f'no case contains {args.only!r}')
     report = dict(
         build={k: v for k, v in build_config().items() if k not in ('library', 'build_command')},
         processor=processor(),
         processors=os.cpu_count(),
-        load_before=os.getloadavg(),
-        gpu=torch.cuda.get_device_name() if args.backend == 'cuda' else None,
+        gpu=torch.cuda.get_device_name() if gpu else None,
         backend=args.backend,
         python=sys.version.split()[0],
-        results=run(args),
+        gsplat=peers.gsplat_problem() or '1.5.3',
+        limits=LIMITS,
+        load=[load, os.getloadavg()],
+        minutes=(time.monotonic() - start) / 60,
+        peaks={str(k): v for k, v in peaks.items()},
+        geometric_means=geometric_means(rows),
+        results=rows,
     )
-    report['load_after'] = os.getloadavg()
-    if not report['results']:
-        raise SystemExit(f'no case contains {args.only!r}')
-    args.out.mkdir(parents=True, exist_ok=True)
-    replace(args.out / 'timing.json', lambda temporary: Path(temporary).write_text(json.dumps(report, indent=1)))
-    plot(report['results'], args.out / 'timing.png')
-    print(f'wrote {args.out}/timing.json and timing.png')
+    replace(args.out.with_suffix('.json'), lambda temporary: Path(temporary).write_text(json.dumps(report, indent=1)))
+    plot(rows, args.out.with_suffix('.png'))
+    print(f'wrote {args.out}.json and {args.out}.png in {report["minutes"]:.1f} minutes')
 
 
 if __name__ == '__main__':

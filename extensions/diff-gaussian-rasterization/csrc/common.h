@@ -31,6 +31,7 @@ constexpr int TILE = 16;
 struct Options {
   float near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier;
   bool offcentre, rect12, exact_cap;
+  bool cull;  // lists follow the ellipse alpha >= alpha_min; else, for measurements, the square around a full opacity
 };
 
 struct Camera {
@@ -43,7 +44,7 @@ struct Camera {
 // A Gaussian as one view sees it. Lengths in pixels, integer coordinates at pixel centres.
 struct alignas(64) Splat {
   float u, v, z, opacity;
-  float inv_xx, slope, extent;  // drawn where inv_xx (dx - slope dy)^2 + dy^2 / cov_yy <= extent, about
+  float inv_xx, slope, extent;  // drawn where inv_xx (dx - slope dy)^2 + dy^2 / cov_yy <= extent, about; < 0: not known
   float cov_xx, cov_xy, cov_yy;
   int32_t id;
   uint16_t x0, x1, y0, y1;  // pixel bounds, inclusive
@@ -162,7 +163,7 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   s.cov_xx = A, s.cov_xy = xy, s.cov_yy = D;
   s.inv_xx = D / det, s.slope = xy / D;
   const float mid = 0.5f * (A + D), half = 0.5f * (A - D), root = half * half + xy * xy;
-  const float r = ceilf(RADIUS_SIGMAS * sqrtf(mid + sqrtf(root > RADIUS_FLOOR ? root : RADIUS_FLOOR)));
+  const float longest = mid + sqrtf(root > RADIUS_FLOOR ? root : RADIUS_FLOOR), r = ceilf(RADIUS_SIGMAS * sqrtf(longest));
   probe = (s.u * 0.0f + s.v * 0.0f + z * 0.0f) + (s.inv_xx * 0.0f + s.slope * 0.0f + 1.0f / D * 0.0f) +
           (A * 0.0f + xy * 0.0f + D * 0.0f) + r * 0.0f;
   if (!(probe == 0.0f)) return false;
@@ -170,9 +171,10 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   float x_lo = 0, x_hi = c.width, y_lo = 0, y_hi = c.height;
   if (o.rect12 && !(compat_range(s.u, r, c.width, x_lo, x_hi) & compat_range(s.v, r, c.height, y_lo, y_hi))) return false;
   radius = (int32_t)(r < 2147483392.0f ? r : 2147483392.0f);
-  if (!(s.opacity >= o.alpha_min)) return false;
-  s.extent = 2.0f * logf(s.opacity / o.alpha_min) * EXTENT_FACTOR + EXTENT_MARGIN;
-  const float half_x = sqrtf(s.extent * A), half_y = sqrtf(s.extent * D);
+  if (o.cull && !(s.opacity >= o.alpha_min)) return false;
+  s.extent = 2.0f * logf((o.cull ? s.opacity : 1.0f) / o.alpha_min) * EXTENT_FACTOR + EXTENT_MARGIN;
+  const float half_x = sqrtf(s.extent * (o.cull ? A : longest)), half_y = sqrtf(s.extent * (o.cull ? D : longest));
+  if (!o.cull) s.extent = -1.0f;
   const float x0 = clampf(ceilf(s.u - half_x), x_lo, 65535.0f), x1 = clampf(floorf(s.u + half_x), -1.0f, x_hi - 1);
   const float y0 = clampf(ceilf(s.v - half_y), y_lo, 65535.0f), y1 = clampf(floorf(s.v + half_y), -1.0f, y_hi - 1);
   const float x_end = x1 < c.width - 1 ? x1 : c.width - 1, y_end = y1 < c.height - 1 ? y1 : c.height - 1;
@@ -184,6 +186,11 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
 // Tiles [x0, x1] of tile row y, within [first, last], that the ellipse meets, exactly up to the margin of `extent`: in a
 // horizontal band an ellipse is widest at its extreme point, or at the edge of the band that is nearest to it.
 RASTER_FN void tile_span(const Splat& s, int y, int first, int last, int& x0, int& x1) {
+  if (s.extent < 0.0f) {
+    x0 = s.x0 / TILE > first ? s.x0 / TILE : first;
+    x1 = s.x1 / TILE < last ? s.x1 / TILE : last;
+    return;
+  }
   const float top = (float)(y * TILE) - s.v, bottom = top + (TILE - 1), inner = 1.0f / s.inv_xx;
   const float at = s.cov_xy * sqrtf(s.extent / s.cov_xx);
   float reach[2];

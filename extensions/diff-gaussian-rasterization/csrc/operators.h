@@ -21,6 +21,12 @@ inline int64_t row_bytes() {
   return bytes > 0 ? bytes : 1ll << 30;
 }
 
+// GAUSSIAN_RASTERIZATION_CULL=0 shows in benchmarks what culling saves; the images are the same.
+inline bool culling() {
+  const char* wish = std::getenv("GAUSSIAN_RASTERIZATION_CULL");
+  return !(wish && wish[0] == '0');
+}
+
 struct Call {
   Options options;
   int width, height, channels;

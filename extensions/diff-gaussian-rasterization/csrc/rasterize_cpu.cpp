@@ -162,7 +162,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, bool keep_state) {
   const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre,       rect12,           exact_cap};
+                           (float)scale_modifier, offcentre,       rect12,           exact_cap,        culling()};
   const Call call =
       check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options, at::kCPU);
   check_labels(features_, call.channels);
@@ -296,7 +296,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_,
     const Tensor& order_, bool need_features, bool need_geometry, bool need_background) {
   const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre,       rect12,           exact_cap};
+                           (float)scale_modifier, offcentre,       rect12,           exact_cap,        culling()};
   const Call call =
       check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options, at::kCPU);
   check_labels(features_, call.channels);

@@ -89,6 +89,7 @@ def check(seed, backend):
         os.environ['GAUSSIAN_RASTERIZATION_ROW_BYTES'] = '5000'
     else:
         os.environ.pop('GAUSSIAN_RASTERIZATION_ROW_BYTES', None)
+    os.environ['GAUSSIAN_RASTERIZATION_CULL'] = str(int(rng.random() < 0.9))
     out = rasterize(**case, settings=settings, backend=backend, **options)
     weights = [torch.randn_like(image) for image in out[:3]]
     loss = sum((w * image).sum() for w, image in zip(weights, out[:3], strict=True))

@@ -235,6 +235,21 @@ def test_operator_checks_its_input(make_scene):
         render(*args)[0].sum().backward()
 
 
+def test_lists_without_culling_give_the_same_images(compiled, make_scene, to_device, monkeypatch):
+    """The switch that benchmarks use to show what culling saves."""
+    for seed, settings in enumerate((RasterSettings(), RasterSettings(dilation=0.0), RasterSettings(tile_compat='rect12'))):
+        scene = to_device(make_scene(300 + seed, count=150, channels=5, views=2), compiled)
+        weights = [torch.ones(()) for _ in range(3)]
+        results = []
+        for switch in '10':
+            monkeypatch.setenv('GAUSSIAN_RASTERIZATION_CULL', switch)
+            out, grads = _render(scene, settings, compiled, weights)
+            results.append((*out, *grads.values()))
+        for culled, everything in zip(*results, strict=True):
+            torch.testing.assert_close(culled, everything, rtol=1e-6, atol=1e-6)
+        assert results[0][0].abs().max() > 0.1
+
+
 def test_build_config(compiled):
     config = build_config()
     assert config[compiled] and config['default'][compiled] == compiled
