@@ -9,6 +9,7 @@ from mmdet3d.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from terminaltables import AsciiTable
+from torch import Tensor
 
 from ..structures import VoxelGrid
 from .functional import ABSENT_POLICIES, summarize_confusion, voxel_confusion
@@ -80,7 +81,7 @@ class OccupancyMetric(BaseMetric):
             pred = self._field(sample, 'pred_occ', 'the model must write it in predict')
             self.grid.check_labels(gt, origin=f'gt_occ of sample {_name(sample)}')
             hist = voxel_confusion(pred, gt, self.grid.num_classes, self._mask_of(sample), self.grid.ignore_index)
-            self.results.append(np.asarray(hist))
+            self.results.append(hist)
 
     def compute_metrics(self, results: Sequence[np.ndarray]) -> dict:
         """Pools the matrices, logs protocol and per-class table and returns fractions.
@@ -108,11 +109,12 @@ class OccupancyMetric(BaseMetric):
         }
         return summary
 
-    def _field(self, sample: dict, key: str, remedy: str):
+    def _field(self, sample: dict, key: str, remedy: str) -> np.ndarray:
         value = sample.get(key)
         if value is None:
             raise ValueError(f'sample {_name(sample)} has no {key!r}: {remedy}')
-        return value
+        # bytes are compared and counted faster as arrays
+        return value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
     def _mask_of(self, sample: dict):
         counted = None

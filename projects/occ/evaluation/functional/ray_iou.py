@@ -49,6 +49,10 @@ def count_rays(
     Raises:
         ValueError: If a shape does not fit.
     """
+    # a CPU tensor becomes an array of the same memory; what lies on a GPU stays there
+    pred, gt = (
+        labels.numpy() if isinstance(labels, Tensor) and labels.device.type == 'cpu' else labels for labels in (pred, gt)
+    )
     for name, labels in (('pred', pred), ('gt', gt)):
         if tuple(labels.shape) != grid.shape:
             raise ValueError(f'{name} must have the grid shape {grid.shape}, got {tuple(labels.shape)}')
@@ -78,11 +82,10 @@ def _cast_both(
     gt: Array, pred: Array, starts: np.ndarray, ends: np.ndarray, free_index: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Depths (R,) and labels (R,) of the rays in label and prediction, on the device where the prediction lies."""
-    device = pred.device if isinstance(pred, Tensor) else torch.device('cpu')
-    if device.type == 'cpu':
-        volumes = [labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels) for labels in (gt, pred)]
-        return [cast_rays(labels, starts, ends, free_index)[:2] for labels in volumes]
-    both = torch.stack([torch.as_tensor(labels, device=device).to(torch.uint8) for labels in (gt, pred)])
+    if not isinstance(pred, Tensor):
+        gt = gt.cpu().numpy() if isinstance(gt, Tensor) else gt
+        return [cast_rays(labels, starts, ends, free_index)[:2] for labels in (gt, pred)]
+    both = torch.stack([torch.as_tensor(labels, device=pred.device).to(torch.uint8) for labels in (gt, pred)])
     depths, hits, _ = cast_rays_torch(both, torch.from_numpy(starts), torch.from_numpy(ends), free_index)
     return list(zip(depths.cpu().numpy(), hits.cpu().numpy(), strict=True))
 
