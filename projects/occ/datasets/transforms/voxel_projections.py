@@ -37,7 +37,7 @@ class LoadVoxelProjections(BaseTransform):
         voxel_scale: Voxels of the first two are so many times as long as those of the grid.
         frustums: Boxes per side of the image; None for no ``frustum_index``.
         cache_dir: Folder for the tables, one file per calibration, image size, grid and scale, which all workers and later
-            runs share; None keeps them in the memory of each worker only. A table takes half a second for 256 x 256 x 32
+            runs share; None keeps them in the memory of each worker only. A table takes about a second for 256 x 256 x 32
             voxels. Files that are damaged or of another version are made anew. With random resizing every item has tables of
             its own: leave it None then.
     """
@@ -63,7 +63,8 @@ class LoadVoxelProjections(BaseTransform):
         results['voxel_pixels'] = np.stack([table['pixels'] for table in tables])
         results['voxel_visible'] = np.stack([table['visible'] for table in tables])
         if self.frustums is not None:
-            results['frustum_index'] = tables[0]['frustums'].reshape(grid.shape)
+            # a copy, like the others: what happens to a sample must not reach the kept table
+            results['frustum_index'] = tables[0]['frustums'].reshape(grid.shape).copy()
             results['frustums'] = self.frustums
         return results
 

@@ -92,8 +92,13 @@ def test_a_scale_that_does_not_divide_is_refused():
 def test_one_projection_per_calibration(monkeypatch):
     calls = count_projections(monkeypatch)
     transform = LoadVoxelProjections()
-    for _ in range(3):
-        transform(frame())
+    keys = ('voxel_pixels', 'voxel_visible', 'frustum_index')
+    expected = {key: transform(frame())[key].copy() for key in keys}
+    for _ in range(2):
+        results = transform(frame())
+        for key in keys:
+            assert np.array_equal(results[key], expected[key])
+            results[key][:] = 0
     assert len(calls) == 1
     moved = FORWARD.copy()
     moved[0, 3] += 1e-6
