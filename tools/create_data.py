@@ -261,6 +261,63 @@ def _run_convert(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_make_labels(commands) -> None:
+    parser = commands.add_parser(
+        'make-labels',
+        help='make voxel labels of your own frames from LiDAR points and 3D boxes',
+        description="Makes labels from the LiDAR points and boxes of a scene's frames, for data without published labels. They "
+        'are no substitute for a benchmark. See docs/datasets.md, "Label making".',
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--ann-file', type=Path, help='annotation file with boxes and scene names')
+    source.add_argument('--frames', type=Path, metavar='DIR', help='folder of one scene, <frame>.npz with plain arrays')
+    parser.add_argument(
+        '--nuscenes', type=Path, default=Path('data/nuscenes'), help='folder of samples/ (default: data/nuscenes)'
+    )
+    parser.add_argument(
+        '--format', choices=('occ3d', 'surroundocc'), default='occ3d', help='grid and file format (default: occ3d)'
+    )
+    parser.add_argument('--config', type=Path, help="config whose 'grid' to use instead of the benchmark's")
+    parser.add_argument('--out', type=Path, required=True, help='folder to write gts/ (occ3d) or samples/ (surroundocc) to')
+    parser.add_argument('--window', type=int, metavar='N', help='use N frames before and after each (default: the whole scene)')
+    parser.add_argument('--ignore-point-classes', action='store_true', help='do not use lidarseg classes where there are some')
+    parser.add_argument('--image-size', type=_size, default=(1600, 900), metavar='WxH', help='default: 1600x900')
+    parser.add_argument('--compare', type=Path, metavar='DIR', help='other labels of the same frames, arranged as --out')
+    _add_workers(parser)
+    parser.set_defaults(run=_run_make_labels)
+
+
+def _run_make_labels(args: argparse.Namespace) -> int:
+    from mmengine.config import Config
+
+    from projects.occ.datasets.preparation.label_preparation import make_labels
+    from projects.occ.datasets.preparation.label_sources import scene_from_folder, scenes_from_infos
+    from projects.occ.structures import VoxelGrid
+
+    use_classes = not args.ignore_point_classes
+    if args.frames is not None:
+        scenes = [scene_from_folder(args.frames, use_classes)]
+    else:
+        scenes = scenes_from_infos(args.ann_file, args.nuscenes, use_classes)
+    if args.config is not None:
+        grid = VoxelGrid.build(Config.fromfile(str(args.config), import_custom_modules=False).grid.to_dict())
+    else:
+        grid = _label_grid(args.format, args.nuscenes.parent)
+    report = make_labels(scenes, grid, args.out, args.window, args.image_size, None, args.compare, args.workers)
+    print(f'{args.out}: {report.frames} labels; voxels by class:')
+    for class_id in sorted(range(grid.num_classes), key=lambda c: -report.counts[c]):
+        if report.counts[class_id]:
+            print(f'  {grid.class_names[class_id]:<22}{report.counts[class_id]:>12}')
+    print(f'seen by the LiDAR {report.seen_lidar}, by a camera {report.seen_camera}')
+    if report.own_points:
+        agree, occupied = report.own_agree / report.own_points, report.own_occupied / report.own_points
+        print(f"frames' own points: {report.own_points}, in a voxel of their class {agree:.1%}, in any but free {occupied:.1%}")
+    compared = report.compared(grid)
+    if compared is not None:
+        print(f'against {args.compare}: mIoU {compared["mIoU"]:.1%}, IoU {compared["IoU"]:.1%}')
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -270,6 +327,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_kitti360(commands)
     _add_synthetic(commands)
     _add_convert(commands)
+    _add_make_labels(commands)
     args = parser.parse_args(argv)
     try:
         return args.run(args)

@@ -13,7 +13,8 @@ frames whose benchmark label is not at hand. How it is made:
    camera sees with no occupied voxel in between. What is not occupied is labelled free, observed or not, as in Occ3D.
 
 Unlike Occ3D's release, whose road lies a voxel or two too low, heights are as measured. Several sweeps can be given, each
-with the place that it was taken from, as long as their points have been brought into the key frame.
+with the place that it was taken from, as long as their points have been brought into the key frame: ``label_aggregation.py``
+does so for the frames of a scene, with moving objects taken along.
 """
 
 from collections.abc import Sequence
@@ -36,11 +37,15 @@ class LidarSweep:
         points: (P, 3) metres, in the LiDAR frame of the key frame.
         origin: (3,) where the sensor was, same frame.
         semantics: (P,) nuScenes lidarseg classes 1..16, 0 where unknown; None if there are none.
+        members: (P,) number of the key frame's box that a point belongs to, -1 for none; None if that is to be found out.
+        ray_ends: (R, 3) where rays from ``origin`` ended, if they are others than ``points``.
     """
 
     points: np.ndarray
     origin: np.ndarray
     semantics: np.ndarray | None = None
+    members: np.ndarray | None = None
+    ray_ends: np.ndarray | None = None
 
 
 @dataclass
@@ -54,6 +59,7 @@ class LabelSettings:
         ground_fill: Gaps in the ground are closed up to this distance from measured ground.
         box_margin: Points and voxels this far outside a box still belong to it.
         min_box_points: Boxes with fewer points are not filled.
+        fill_boxes: Whether voxels in boxes are filled; without it an object is what its points are.
         ground_class, other_class: Names of the classes of points without box and semantics.
     """
 
@@ -63,6 +69,7 @@ class LabelSettings:
     ground_fill: float = 2.5
     box_margin: float = 0.1
     min_box_points: int = 1
+    fill_boxes: bool = True
     ground_class: str = 'driveable_surface'
     other_class: str = 'manmade'
 
@@ -103,22 +110,24 @@ def make_label(
         raise ValueError(f'grid.class_names lacks {sorted(missing)}, which label making needs')
     lidar2ref = record.lidar2ego if grid.frame == 'ego' else np.eye(4)
 
-    points, classes, members, origins = [], [], [], []
+    points, classes, members, rays = [], [], [], []
     for sweep in sweeps:
         sweep = _without_ego_vehicle(sweep, settings.min_range)
         sweep_classes, sweep_members = classify_points(sweep, record.boxes, grid, settings)
-        points.append(_transform(lidar2ref, sweep.points))
-        origins.append(_transform(lidar2ref, np.asarray(sweep.origin, dtype=np.float64)[None])[0])
+        points.append(transform(lidar2ref, sweep.points))
         classes.append(sweep_classes)
         members.append(sweep_members)
+        origin = transform(lidar2ref, np.asarray(sweep.origin, dtype=np.float64)[None])[0]
+        rays.append((origin, points[-1] if sweep.ray_ends is None else transform(lidar2ref, sweep.ray_ends)))
 
     all_members = np.concatenate(members)
     semantics = _vote(np.concatenate(points), np.concatenate(classes), all_members >= 0, grid)
     hits = np.bincount(all_members[all_members >= 0], minlength=len(record.boxes.names))
-    _fill_boxes(semantics, record.boxes, hits >= settings.min_box_points, grid, lidar2ref, settings)
+    if settings.fill_boxes:
+        _fill_boxes(semantics, record.boxes, hits >= settings.min_box_points, grid, lidar2ref, settings)
     touched = np.zeros(grid.shape, dtype=bool)
-    for origin, sweep_points in zip(origins, points):
-        mark_traversed(touched, _to_voxels(origin, grid), _to_voxels(sweep_points, grid))
+    for origin, ends in rays:
+        mark_traversed(touched, _to_voxels(origin, grid), _to_voxels(ends, grid))
     _fill_ground(semantics, touched, grid, settings)
 
     occupied = semantics != grid.free_index
@@ -139,6 +148,11 @@ def classify_points(
     if sweep.semantics is not None:
         # ids 1..16 are the same in lidarseg and in both benchmarks
         classes = np.where(sweep.semantics > 0, sweep.semantics, classes)
+    if sweep.members is not None:
+        known = sweep.members >= 0
+        box_classes = np.array([grid.class_names.index(name) for name in boxes.names], dtype=np.int64)
+        classes[known] = box_classes[sweep.members[known]]
+        return classes, sweep.members
     members = np.full(len(points), -1, dtype=np.int64)
     for number, (box, name, hit) in enumerate(zip(boxes.boxes, boxes.names, inside)):
         # the street under a vehicle is not the vehicle; low things such as cones are kept whole, they have few points
@@ -221,7 +235,7 @@ def camera_visibility(
     visible = np.zeros(grid.shape, dtype=bool)
     for camera in record.cameras.values():
         ref2cam = camera.lidar2cam @ ref2lidar
-        in_camera = _transform(ref2cam, centers)
+        in_camera = transform(ref2cam, centers)
         front = in_camera[:, 2] > 1e-3
         pixels = in_camera[front] @ camera.cam2img.T
         pixels = pixels[:, :2] / pixels[:, 2:]
@@ -234,8 +248,8 @@ def camera_visibility(
 def _without_ego_vehicle(sweep: LidarSweep, min_range: float) -> LidarSweep:
     points = np.asarray(sweep.points, dtype=np.float64)
     keep = np.linalg.norm(points[:, :2] - np.asarray(sweep.origin)[:2], axis=1) >= min_range
-    semantics = None if sweep.semantics is None else sweep.semantics[keep]
-    return LidarSweep(points[keep], sweep.origin, semantics)
+    semantics, members = (None if values is None else values[keep] for values in (sweep.semantics, sweep.members))
+    return LidarSweep(points[keep], sweep.origin, semantics, members, sweep.ray_ends)
 
 
 def _vote(points: np.ndarray, classes: np.ndarray, from_box: np.ndarray, grid: VoxelGrid) -> np.ndarray:
@@ -267,12 +281,12 @@ def _fill_boxes(
         cos, sin = np.cos(box[6]), np.sin(box[6])
         half = signs * (box[3:6] / 2 + settings.box_margin)
         corners = box[:3] + half @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-        index, _ = grid.point_to_index(_transform(lidar2ref, corners))
+        index, _ = grid.point_to_index(transform(lidar2ref, corners))
         first, last = np.maximum(index.min(0), 0), np.minimum(index.max(0) + 1, grid.shape)
         if (first >= last).any():
             continue
         around = np.stack(np.meshgrid(*map(np.arange, first, last), indexing='ij'), axis=-1).reshape(-1, 3)
-        inside = in_box(_transform(ref2lidar, grid.index_to_point(around)), box, settings.box_margin)
+        inside = in_box(transform(ref2lidar, grid.index_to_point(around)), box, settings.box_margin)
         semantics[tuple(around[inside].T)] = grid.class_names.index(name)
 
 
@@ -301,7 +315,8 @@ def _fill_ground(semantics: np.ndarray, touched: np.ndarray, grid: VoxelGrid, se
     semantics[x, y, z] = semantics[near_x[x, y], near_y[x, y], z]
 
 
-def _transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (P, 3) moved by a (4, 4) matrix."""
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 

@@ -13,7 +13,7 @@ Result = TypeVar('Result')
 def map_jobs(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, description: str, unit: str = 'frame'
 ) -> list[Result]:
-    """``[work(job) for job in jobs]`` with a bar that shows the remaining time.
+    """``[work(job) for job in jobs]`` with a bar that shows the remaining time (none for a single job).
 
     Args:
         work: Function of a module, so that processes can call it. What it raises ends the work.
@@ -27,8 +27,10 @@ def map_jobs(
     """
     if workers < 1:
         raise ValueError(f'--workers must be at least 1, got {workers}')
+    if len(jobs) < 2:
+        return [work(job) for job in jobs]
     bar = {'total': len(jobs), 'desc': description, 'unit': unit, 'leave': False}
-    if workers == 1 or len(jobs) < 2:
+    if workers == 1:
         return [work(job) for job in tqdm(jobs, **bar)]
     with ProcessPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
         # enough chunks that the bar moves and no process runs dry
