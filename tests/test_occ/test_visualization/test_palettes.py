@@ -1,13 +1,18 @@
 """Fixed palettes and kinds of errors."""
 
+import re
+
 import numpy as np
 import pytest
 
+from projects.occ.structures.benchmark_classes import KITTI360_COLORS
 from projects.occ.visualization.palettes import (
     ERROR_CLASSES,
     ERROR_FREE,
     ERROR_PALETTE,
     FREE_COLOR,
+    IGNORED_COLOR,
+    NUSCENES_PALETTE,
     error_volume,
     palette_for,
 )
@@ -56,3 +61,13 @@ def test_error_volume_tells_all_kinds():
     np.testing.assert_array_equal(errors, [0, 1, 2, 3, ERROR_FREE, ERROR_FREE, ERROR_FREE])
     assert error_volume(pred, gt, 0, 255)[-1] == 1
     assert len(ERROR_CLASSES) == len(ERROR_PALETTE) == ERROR_FREE
+
+
+def test_the_documented_colours_are_these(repo_root):
+    text = (repo_root / 'docs' / 'visualization.md').read_text()
+    rows = re.findall(r'^\| ([\w -]+) \| (\d+), (\d+), (\d+) \| `#(\w{6})` \|$', text, re.MULTILINE)
+    documented = [(name, tuple(map(int, color))) for name, *color, _ in rows]
+    errors = dict(zip(ERROR_CLASSES, ERROR_PALETTE))
+    expected = [*NUSCENES_PALETTE.items(), *KITTI360_COLORS.items(), *errors.items(), ('ignored', IGNORED_COLOR)]
+    assert documented == expected
+    assert all(bytes.fromhex(code) == bytes(color) for (_, color), (*_, code) in zip(documented, rows))
