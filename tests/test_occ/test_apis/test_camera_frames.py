@@ -110,3 +110,15 @@ def test_bad_files(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             read_frames(write(tmp_path, content))
+
+
+def test_the_example_of_the_documents(tmp_path, repo_root):
+    text = (repo_root / 'docs' / 'inference.md').read_text()
+    content = json.loads(text.split('```json')[1].split('```')[0])
+    for name in content['images']:
+        (tmp_path / name).write_bytes(b'')
+    (tmp_path / 'frames.json').write_text(json.dumps(content))
+    (example,) = read_frames(tmp_path / 'frames.json')
+    assert example.token == 'drive-07/000123'
+    # ten metres ahead of the front camera lie on its optical axis
+    np.testing.assert_allclose(example.ref2cam[0] @ [11.7, 0.02, 1.51, 1], [0, 0, 10, 1], atol=1e-9)
