@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from toy_occupancy import evaluate, read_losses, train, write_config
 
+from projects.occ.engine.checkpoint import find_latest_checkpoint
 from projects.occ.engine.distributed import prepare_launch, set_sync_bn
 from projects.occ.engine.errors import LaunchError
 
@@ -21,22 +22,27 @@ def no_gpu(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_two_processes_train_resume_and_score_like_one(tmp_path, repo_root):
-    loop = "train_cfg = dict(type='ResumableTrainLoop', max_epochs=2, val_interval=1)\nmodel['aggregator'] = True\n"
-    for name in ('straight', 'broken'):
-        write_config(tmp_path, name, loop)
+@pytest.fixture
+def torchrun(repo_root):
+    """Starts a script of this folder in two processes and waits for it."""
     here = Path(__file__).parent
     path = os.pathsep.join([str(repo_root), str(here), os.environ.get('PYTHONPATH', '')])
     # without GPUs even on a machine that has some
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    run = subprocess.run(
-        [*command, str(here / 'toy_two_processes.py'), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+
+    def run(script, *arguments):
+        whole = [*command, str(here / script), *map(str, arguments)]
+        return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def test_two_processes_train_resume_and_score_like_one(tmp_path, torchrun):
+    loop = "train_cfg = dict(type='ResumableTrainLoop', max_epochs=2, val_interval=1)\nmodel['aggregator'] = True\n"
+    for name in ('straight', 'broken'):
+        write_config(tmp_path, name, loop)
+    run = torchrun('toy_two_processes.py', tmp_path)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
     # seven samples in batches of two on two ranks: two iterations per epoch
@@ -56,6 +62,33 @@ def test_two_processes_train_resume_and_score_like_one(tmp_path, repo_root):
     for index in range(7):
         first, second = (np.load(tmp_path / name / f'frame-{index}.npz')['pred'] for name in ('one', 'two'))
         np.testing.assert_array_equal(first, second)
+
+
+def test_a_killed_worker_ends_the_run_and_leaves_a_checkpoint_to_resume(tmp_path, torchrun):
+    extra = f"""
+train_cfg = dict(type='ResumableTrainLoop', max_iters=5, val_interval=5)
+default_hooks.update(checkpoint=dict(by_epoch=False, interval=1))
+param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=5, T_max=5)]
+custom_hooks = [dict(type='ToyKillHook', folder={str(tmp_path)!r}, iteration=-1)]
+"""
+    for name in ('straight', 'broken'):
+        write_config(tmp_path, name, extra)
+    run = torchrun('toy_killed_worker.py', tmp_path, 'killed')
+    assert run.returncode != 0 and 'Signal 9 (SIGKILL)' in run.stdout + run.stderr
+    for rank in (0, 1):
+        # nobody waits for the dead one
+        assert not Path(f'/proc/{(tmp_path / f"pid.{rank}").read_text()}').exists()
+    work_dir = tmp_path / 'work_broken'
+    latest = find_latest_checkpoint(str(work_dir))
+    done = torch.load(latest, weights_only=True)['meta']['iter']
+    # rank 0 may have been stopped while it wrote the third
+    assert done in (2, 3) and not (work_dir / 'iter_5.pth').exists()
+
+    run = torchrun('toy_killed_worker.py', tmp_path, 'resumed')
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    for rank in (0, 1):
+        losses = read_losses(tmp_path / 'losses_straight', rank)
+        assert sorted(losses) == list(range(5)) and read_losses(tmp_path / 'losses_broken', rank) == losses
 
 
 def test_processes_without_launcher_are_stopped(tmp_path, monkeypatch, no_gpu, capfd):
