@@ -44,6 +44,21 @@ def test_generates_and_reuses(create_data, tmp_path, capsys):
     assert 'seed: 0 there, 5 asked); add --overwrite' in capsys.readouterr().err
 
 
+def test_generates_in_the_format_of_kitti360(create_data, tmp_path, capsys):
+    arguments = ['synthetic', '--format', 'sscbench-kitti360', '--out', str(tmp_path / 'd'), *SMALL]
+    assert create_data.main([*arguments, '--raw-tables']) == 2
+    assert '--raw-tables writes the tables of nuScenes' in capsys.readouterr().err and not (tmp_path / 'd').exists()
+    assert create_data.main(arguments) == 0
+    names = {path.name for path in (tmp_path / 'd').iterdir()}
+    assert names == {'synthetic.json', 'calibration', 'data_2d_raw', 'data_3d_raw', 'depth', 'preprocess'}
+    # another format may not go to the same folder, and a foreign folder is left alone
+    assert create_data.main(['synthetic', '--out', str(tmp_path / 'd'), *SMALL]) == 2
+    assert 'another configuration' in capsys.readouterr().err
+    (tmp_path / 'e' / 'depth').mkdir(parents=True)
+    assert create_data.main(['synthetic', '--out', str(tmp_path / 'e'), *SMALL]) == 2
+    assert 'holds depth but no synthetic.json' in capsys.readouterr().err
+
+
 def test_own_grid_by_flags(create_data, tmp_path):
     grid = ('--range', '-6', '-6', '-1', '6', '6', '3', '--voxel-size', '0.5')
     assert create_data.main(['synthetic', '--format', 'both', '--out', str(tmp_path), *SMALL, *grid]) == 0

@@ -161,11 +161,11 @@ class SSCBenchKITTI360Dataset(FrameDataset):
             for sequence in map(sequence_name, self.sequences)
             for frame in self._frames(sequence)
         ]
-        print_log(
-            f'SSCBench-KITTI-360 {self.split}: {len(data_list)} frames (the published split has {SPLIT_FRAMES[self.split]})',
-            logger='current',
-            level=logging.INFO,
-        )
+        if self.sequences == SPLITS[self.split]:
+            what = f'{self.split}: {len(data_list)} frames (the published split has {SPLIT_FRAMES[self.split]})'
+        else:
+            what = f'drives {list(self.sequences)}: {len(data_list)} frames'
+        print_log(f'SSCBench-KITTI-360 {what}', logger='current', level=logging.INFO)
         self._check_image_size(data_list[0])
         self._check_classes([data_list[0], data_list[len(data_list) // 2], data_list[-1]])
         return data_list

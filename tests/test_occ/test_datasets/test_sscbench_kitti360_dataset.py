@@ -117,14 +117,16 @@ def test_network_image_and_matrix_move_together(build):
 
 
 def test_frames_are_sorted_and_splits_keep_their_sequences(build):
-    assert [build().get_data_info(i)['frame_idx'] for i in range(3)] == [0, 5, 10]
-    assert [build(split='test').get_data_info(i)['frame_idx'] for i in range(2)] == [15, 855]
+    for split, frames in (('val', [0, 5, 10]), ('test', [15, 855])):
+        dataset = build(split=split)
+        assert [dataset.get_data_info(i)['frame_idx'] for i in range(len(dataset))] == frames
 
 
 def test_sequences_come_in_the_order_of_the_benchmark(build, tree):
     for number in (0, 2, 3, 4, 5, 7, 10):
         add_frame(tree.root, sequence_name(number), '000005')
-    names = [build(split='trainval').get_data_info(i)['scene_name'] for i in range(10)]
+    dataset = build(split='trainval')
+    names = [dataset.get_data_info(i)['scene_name'] for i in range(10)]
     drives = ['0004', '0000', '0010', '0002', '0003', '0005', '0007', '0006', '0006', '0006']
     assert names == [f'2013_05_28_drive_{drive}_sync' for drive in drives]
     assert len(build(split='train')) == 7
@@ -222,8 +224,18 @@ def test_bad_calibration_files(build, calibrated, name, change, error, text):
         build(calibration='calibration')
 
 
-def test_sequences_can_be_chosen(build):
-    assert [build(sequences=[9]).get_data_info(i)['frame_idx'] for i in range(2)] == [15, 855]
+def test_sequences_can_be_chosen(build, monkeypatch):
+    messages = []
+    module = 'projects.occ.datasets.sscbench_kitti360_dataset'
+    monkeypatch.setattr(f'{module}.print_log', lambda message, **_: messages.append(message))
+    build()
+    build(split='train', sequences=[9])
+    assert messages == [
+        'SSCBench-KITTI-360 val: 3 frames (the published split has 1812)',
+        'SSCBench-KITTI-360 drives [9]: 2 frames',
+    ]
+    dataset = build(sequences=[9])
+    assert [dataset.get_data_info(i)['frame_idx'] for i in range(2)] == [15, 855]
     assert len(build(split='train', sequences=[6, 9])) == 5
 
 
