@@ -3,7 +3,8 @@
 #   make test            the whole test-suite (no GPU, no network after set-up, no dataset)
 #   make setup           only the environment;  PYTHON=python3.12 or VENV=/path choose others
 #   FORCE_CUDA=1 make setup   build the CUDA operators too (needs the CUDA toolkit of your torch)
-#   make gpu-check       on a GPU machine without network: build, test, sanitize and time the CUDA rasteriser with $(PYTHON)
+#   make gpu-check       on a GPU machine without network: build, test, sanitize and time the CUDA rasteriser with $(PYTHON);
+#                        or one step of it: make gpu-test
 PYTHON ?= python3
 VENV ?= .venv
 MAX_JOBS ?= 2
@@ -53,23 +54,15 @@ $(VENV)/.lint: requirements/lint.txt | $(VENV)/.created
 test: setup
 	$(BIN)/python -m pytest
 
-# Builds into $(GPU_BUILD), not into the source tree, with a Python that has torch, numpy and pytest (matplotlib draws the timings).
-GPU_BUILD := build/gpu-check
-gpu-check: export PYTHONPATH := $(abspath $(GPU_BUILD))
+# With a Python that has torch, numpy, pytest and matplotlib; builds into build/gpu-check, not into the source tree. Every step
+# ends within ten minutes and runs alone, too: make gpu-build gpu-test ... Results: docs/benchmarks/rasterizer_cuda*
+GPU_STEPS := build test sanitize fuzz benchmark-nuscenes benchmark-kitti360 benchmark-peers
+GPU_CHECK = MAX_JOBS=$(MAX_JOBS) $(PYTHON) $(EXTENSION)/tests/gpu_check.py
 gpu-check:
-	cd $(EXTENSION) && FORCE_CUDA=1 MAX_JOBS=$(MAX_JOBS) $(PYTHON) setup.py build_ext \
-	  --build-lib $(abspath $(GPU_BUILD)) --build-temp $(abspath $(GPU_BUILD))/objects
-	cp $(EXTENSION)/gaussian_rasterization/*.py $(GPU_BUILD)/gaussian_rasterization/
-	$(PYTHON) -c "import torch, gaussian_rasterization as g; print(g.build_config()); assert g.build_config()['cuda'] and torch.cuda.is_available()"
-	cd $(EXTENSION) && $(PYTHON) -m pytest --import-mode=importlib -ra -m cuda tests
-	@if command -v compute-sanitizer > /dev/null; then \
-	  for tool in memcheck racecheck synccheck; do \
-	    compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) $(EXTENSION)/tests/fuzz.py --backend cuda --scenes 15 || exit 1; \
-	  done; \
-	else echo "compute-sanitizer is not installed: skipped"; fi
-	$(PYTHON) $(EXTENSION)/tests/fuzz.py --backend cuda --seconds 30
-	mkdir -p docs/benchmarks
-	$(PYTHON) $(EXTENSION)/benchmarks/bm_rasterize.py --backend cuda --threads 1 --out docs/benchmarks/rasterizer_cuda
+	$(GPU_CHECK) $(GPU_STEPS)
+.PHONY: $(addprefix gpu-,$(GPU_STEPS))
+$(addprefix gpu-,$(GPU_STEPS)): gpu-%:
+	$(GPU_CHECK) $*
 
 demo: setup
 	$(BIN)/python tools/demo.py

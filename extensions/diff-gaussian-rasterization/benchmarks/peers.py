@@ -31,7 +31,7 @@ def gsplat_cuda(packed: bool):
         image, _, _ = rasterization(
             scene['means'], scene['quats'], scene['scales'], scene['opacities'], scene['features'], scene['viewmats'],
             scene['Ks'], scene['width'], scene['height'], near_plane=NEAR, packed=packed, render_mode='RGB+D',
-            backgrounds=torch.nn.functional.pad(scene['background'], (0, 1))[None],
+            backgrounds=scene['background'][None],
         )  # fmt: skip
         return image[..., :-1], image[..., -1]
 
