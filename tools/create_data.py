@@ -225,7 +225,8 @@ def _run_kitti360(args: argparse.Namespace) -> int:
         from projects.occ.datasets.preparation.check_kitti360 import check_kitti360
 
         grid = _label_grid('sscbench-kitti360', args.data_root)
-        return _report(check_kitti360(args.data_root, grid, args.splits, args.workers), args.report)
+        complete = not (args.data_root / 'synthetic.json').is_file()
+        return _report(check_kitti360(args.data_root, grid, args.splits, complete, args.workers), args.report)
     from projects.occ.datasets.preparation.kitti360 import prepare_kitti360
 
     for line in prepare_kitti360(

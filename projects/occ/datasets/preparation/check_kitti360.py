@@ -28,10 +28,15 @@ class _FrameJob:
     label: Path
     raw: Path
     grid: VoxelGrid
+    image_wh: tuple[int, int]
 
 
 def check_kitti360(
-    data_root: str | Path, grid: VoxelGrid, splits: Sequence[str] = ('train', 'val', 'test'), workers: int = 1
+    data_root: str | Path,
+    grid: VoxelGrid,
+    splits: Sequence[str] = ('train', 'val', 'test'),
+    complete: bool = True,
+    workers: int = 1,
 ) -> list[Finding]:
     """Looks at everything that training and testing read.
 
@@ -40,8 +45,10 @@ def check_kitti360(
 
     Args:
         data_root: Root of the benchmark.
-        grid: Grid of the labels. Frames are counted only for the benchmark's own.
+        grid: Grid of the labels.
         splits: Splits to check.
+        complete: Whether every drive and frame of the splits must be there, with images of the published size. Without it the
+            drives that are there are checked, with images of the size that ``calibration/`` says; this is for generated data.
         workers: Processes.
 
     Returns:
@@ -50,9 +57,15 @@ def check_kitti360(
     root = Path(data_root)
     findings: list[Finding] = []
     jobs: list[_FrameJob] = []
+    image_wh = IMAGE_WH
+    if (root / 'calibration').is_dir():
+        findings, image_wh = _check_calibration(root / 'calibration', complete)
     for split in splits:
         before = len(jobs)
-        for sequence in map(sequence_name, SPLITS[split]):
+        sequences = [sequence_name(number) for number in SPLITS[split]]
+        if not complete:
+            sequences = [name for name in sequences if (root / 'data_2d_raw' / name).is_dir()]
+        for sequence in sequences:
             found, frames = _check_frames(root, sequence)
             findings += found
             for frame in frames:
@@ -62,15 +75,16 @@ def check_kitti360(
                         label=root / 'preprocess' / 'labels' / sequence / f'{frame}{LABEL_SUFFIX}',
                         raw=root / 'data_2d_raw' / sequence / 'voxels' / frame,
                         grid=grid,
+                        image_wh=image_wh,
                     )
                 )
         count, expected = len(jobs) - before, SPLIT_FRAMES[split]
-        if count != expected and not (root / 'synthetic.json').is_file():
+        if complete and count != expected:
             findings.append(
                 Finding('frame-count', str(root), f"{count} frames in split '{split}'; the benchmark has {expected}")
             )
-    if (root / 'calibration').is_dir():
-        findings += _check_calibration(root / 'calibration')
+    if not jobs and not findings:
+        findings.append(Finding('sequence-missing', str(root / 'data_2d_raw'), f'has no drive of the splits {list(splits)}'))
     counts = np.zeros(256, dtype=np.int64)
     for found, frame_counts in map_jobs(_check_frame, jobs, workers, 'checking sscbench-kitti360'):
         findings += found
@@ -100,8 +114,8 @@ def _check_frames(root: Path, sequence: str) -> tuple[list[Finding], list[str]]:
 
 def _check_frame(job: _FrameJob) -> tuple[list[Finding], np.ndarray]:
     findings, size = check_image(job.image)
-    if size is not None and size != IMAGE_WH:
-        message = f'has {size[0]} x {size[1]} pixels; the calibration is for {IMAGE_WH[0]} x {IMAGE_WH[1]}'
+    if size is not None and size != job.image_wh:
+        message = f'has {size[0]} x {size[1]} pixels; the calibration is for {job.image_wh[0]} x {job.image_wh[1]}'
         findings.append(Finding('image-size', str(job.image), message))
     found, counts = check_kitti360_label(job.label, job.grid)
     findings += found
@@ -141,14 +155,23 @@ def check_kitti360_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np
     return findings, counts
 
 
-def _check_calibration(folder: Path) -> list[Finding]:
+def _check_calibration(folder: Path, published: bool) -> tuple[list[Finding], tuple[int, int]]:
+    """Findings about calibration files, and the image size that they, or else the published numbers, say."""
+
+    def found(message: str) -> tuple[list[Finding], tuple[int, int]]:
+        return [Finding('calibration', str(folder), message)], IMAGE_WH
+
     try:
         camera = read_kitti360_calibration(str(folder))
     except (FileNotFoundError, ValueError) as error:
-        return [Finding('calibration', str(folder), str(error))]
-    focal = min(camera.cam2img[0, 0], camera.cam2img[1, 1])
+        return found(str(error))
+    width, height = camera.image_wh
+    focal, centre = camera.cam2img[[0, 1], [0, 1]], camera.cam2img[:2, 2]
     turn = camera.ref2cam[:3, :3]
-    if camera.image_wh != IMAGE_WH or not focal > 0 or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-4:
-        message = f'image {camera.image_wh}, focal length {focal:g} px: not the calibration of image_00, or no rotation'
-        return [Finding('calibration', str(folder), message)]
-    return []
+    if published and camera.image_wh != IMAGE_WH:
+        return found(f'is for images of {width} x {height} pixels; the benchmark has {IMAGE_WH[0]} x {IMAGE_WH[1]}')
+    if not (focal > 0).all() or not ((centre > 0) & (centre < [width, height])).all():
+        return found(f'focal lengths {focal.tolist()} and principal point {centre.tolist()} fit no image of {width} x {height}')
+    if not np.abs(turn @ turn.T - np.eye(3)).max() < 1e-4:
+        return found('the rotation from the Velodyne to the camera is not orthonormal')
+    return [], camera.image_wh

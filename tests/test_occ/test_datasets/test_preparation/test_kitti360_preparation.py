@@ -19,8 +19,6 @@ FRAMES = ('000000', '000005', '000010')
 @pytest.fixture
 def prepared(kitti_copy):
     list(prepare_kitti360(kitti_copy, ['val'], shape=SHAPE))
-    # three frames are all that there is
-    (kitti_copy / 'synthetic.json').write_text('{}')
     return kitti_copy
 
 
@@ -129,13 +127,20 @@ def map_of_nuscenes(root):
         np.save(label(root, frame), np.where((values > 10) & (values < 255), 3, values))
 
 
-def with_calibration(root):
-    (root / 'calibration').mkdir()
-    (root / 'calibration' / 'perspective.txt').write_text('K_00: 1 2 3')
+PERSPECTIVE = 'S_rect_00: 1408 376\nR_rect_00: 1 0 0 0 1 0 0 0 1\nP_rect_00: 552.5 0 682 0 0 552.5 238 0 0 0 1 0\n'
+CAM_TO_VELO = '0 0 1 0.8 -1 0 0 0.3 0 -1 0 -0.2'
+
+
+def with_calibration(perspective):
+    def damage(root):
+        (root / 'calibration').mkdir()
+        (root / 'calibration' / 'perspective.txt').write_text(perspective)
+        (root / 'calibration' / 'calib_cam_to_velo.txt').write_text(CAM_TO_VELO)
+
+    return damage
 
 
 DAMAGE = {
-    'frames left out': (lambda root: (root / 'synthetic.json').unlink(), 'frame-count', "3 frames in split 'val'"),
     'sequence missing': (
         lambda root: shutil.rmtree(root / 'data_2d_raw' / SEQUENCE / 'voxels'),
         'sequence-missing',
@@ -170,26 +175,61 @@ DAMAGE = {
         'raw-label-damaged',
         'has 32 bytes; expected 256, 1 per voxel',
     ),
-    'calibration damaged': (with_calibration, 'calibration', 'lacks the rows'),
+    'calibration damaged': (with_calibration('K_00: 1 2 3'), 'calibration', 'lacks the rows'),
+    'no focal length': (with_calibration(PERSPECTIVE.replace('552.5', '0')), 'calibration', 'focal lengths [0.0, 0.0]'),
+    'principal point outside': (
+        with_calibration(PERSPECTIVE.replace('682', '-3')),
+        'calibration',
+        'principal point [-3.0, 238.0]',
+    ),
+    'no rotation': (with_calibration(PERSPECTIVE.replace('R_rect_00: 1', 'R_rect_00: 2')), 'calibration', 'is not orthonormal'),
+    'images of another calibration': (
+        with_calibration(PERSPECTIVE.replace('1408 376', '704 300')),
+        'image-size',
+        'the calibration is for 704 x 300',
+    ),
 }
 
 
 def test_good_tree_has_no_finding(prepared, kitti_grid):
-    assert check_kitti360(prepared, kitti_grid, ['val'], workers=2) == []
+    assert check_kitti360(prepared, kitti_grid, ['val'], complete=False, workers=2) == []
 
 
 @pytest.mark.parametrize('name', DAMAGE)
 def test_damage_is_found_and_nothing_else(prepared, kitti_grid, name):
     damage, kind, message = DAMAGE[name]
     damage(prepared)
-    findings = check_kitti360(prepared, kitti_grid, ['val'])
+    findings = check_kitti360(prepared, kitti_grid, ['val'], complete=False)
     assert {finding.kind for finding in findings} == {kind}, findings
     assert any(message in finding.message for finding in findings), findings
 
 
+def test_the_real_benchmark_must_be_complete(prepared, kitti_grid):
+    with_calibration(PERSPECTIVE)(prepared)
+    findings = check_kitti360(prepared, kitti_grid, ['val'])
+    assert [(finding.kind, finding.message) for finding in findings] == [
+        ('frame-count', "3 frames in split 'val'; the benchmark has 1812")
+    ]
+    (prepared / 'calibration' / 'perspective.txt').write_text(PERSPECTIVE.replace('1408 376', '704 300'))
+    findings = check_kitti360(prepared, kitti_grid, ['val'])
+    assert any(finding.message == 'is for images of 704 x 300 pixels; the benchmark has 1408 x 376' for finding in findings)
+    missing = [finding for finding in check_kitti360(prepared, kitti_grid, ['train']) if finding.kind == 'sequence-missing']
+    assert len(missing) == 7
+    assert [f.kind for f in check_kitti360(prepared, kitti_grid, ['test'], complete=False)] == ['sequence-missing']
+
+
+def test_generated_data_has_no_finding(create_data_main, tmp_path, capsys):
+    root = str(tmp_path / 'streets')
+    size = ('--scenes-train', '1', '--scenes-val', '1', '--frames', '1', '--image-size', '88x24')
+    assert create_data_main(['synthetic', '--format', 'sscbench-kitti360', '--out', root, *size]) == 0
+    capsys.readouterr()
+    assert create_data_main(['sscbench-kitti360', '--data-root', root, '--check', '--splits', 'train', 'val']) == 0
+    assert capsys.readouterr().out == ''
+
+
 def test_a_frame_between_the_fifth_ones_is_found(prepared, kitti_grid):
     voxels(prepared, '000003.bin').write_bytes(b'')
-    findings = check_kitti360(prepared, kitti_grid, ['val'])
+    findings = check_kitti360(prepared, kitti_grid, ['val'], complete=False)
     assert {finding.kind for finding in findings} == {'frame-name', 'image-missing', 'label-missing'}
 
 
