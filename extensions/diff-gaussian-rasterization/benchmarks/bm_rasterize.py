@@ -231,7 +231,7 @@ def run_peers(args, threads):
             keep = scene['opacities'] >= 1 / 255
             fair = dict(scene, **{k: scene[k][keep] for k in PER_GAUSSIAN})
             renders = {'ours': (ours(args.backend), scene, '1'), 'ours, culling off': (ours(args.backend), scene, '0')}
-            slow = {} if device == 'cuda' else {'PyTorch reference': (ours('reference'), fair, '1')}
+            slow = {} if device == 'cuda' else {'PyTorch reference, prefiltered': (ours('reference'), fair, '1')}
             if not problem and device == 'cuda':
                 for packed in (False, True):
                     for suffix, own in (('', scene), (', prefiltered', fair)):
@@ -260,6 +260,57 @@ def geometric_means(rows):
         total = sum(v['median'] for v in r['milliseconds'].values())
         groups.setdefault(f'{r["threads"]} threads, {r["method"]}, {r["gradients"]}', []).append(total)
     return {k: dict(milliseconds=math.exp(statistics.fmean(map(math.log, v))), cases=len(v)) for k, v in groups.items()}
+
+
+def tables(rows):
+    """Markdown: milliseconds of our rasteriser by case and number of threads, and of all methods on the scenes of the peers."""
+    threads, cases, compared = sorted({r['threads'] for r in rows}), {}, {}
+    for r in rows:
+        times = [f'{v["median"]:.0f}' for v in r['milliseconds'].values()]
+        if not r['case'].startswith('peers'):
+            if r['gradients'] != 'everything' and r['method'] not in ('prefiltered', 'culling off'):
+                name = r['case'] + (f', {r["method"]}' if r['method'] != 'ours' else '')
+                shares = ' / '.join(f'{100 * v:.0f} %' for v in r['share_of_peak'].values())
+                line = cases.setdefault(name, {'': f'{r["gaussians"] / 1e3:.0f} k / {r["drawn"] / 1e3:.0f} k'})
+                line[r['threads']] = ' + '.join(times)
+                line['share'] = shares
+        elif r['threads'] == threads[-1]:
+            key = f'{r["method"]}, {r["gradients"]}'
+            compared.setdefault(key, {})[r['case'].removeprefix('peers ')] = ' + '.join(times)
+    text = []
+    if cases:
+        header = [
+            'render',
+            'Gaussians / with opacity >= 1/255',
+            *(f'{t} threads' if t > 1 else '1 thread' for t in threads),
+            'share of peak',
+        ]
+        text += ['| ' + ' | '.join(header) + ' |', '|' + '---|' * len(header)]
+        text += [
+            f'| {name} | ' + ' | '.join([line[''], *(line.get(t, '') for t in threads), line['share']]) + ' |'
+            for name, line in cases.items()
+        ]
+    if compared:
+        names = list(dict.fromkeys(name for line in compared.values() for name in line))
+        text += [
+            '',
+            f'| {threads[-1]} thread{"s" * (threads[-1] > 1)} | ' + ' | '.join(names) + ' |',
+            '|' + '---|' * (len(names) + 1),
+        ]
+        text += [f'| {key} | ' + ' | '.join(line.get(name, '') for name in names) + ' |' for key, line in compared.items()]
+    return '\n'.join(text).strip()
+
+
+def write_tables(path, name, text):
+    """Put the tables between the marks of that name in a document."""
+    marks = [f'<!-- {name}: {which} -->' for which in ('begin', 'end')]
+    document = path.read_text(encoding='utf-8')
+    before, _, rest = document.partition(marks[0])
+    _, found, after = rest.partition(marks[1])
+    if not found:
+        raise SystemExit(f'{path} must hold the lines {marks[0]} and {marks[1]}')
+    new = f'{before}{marks[0]}\n{text}\n{marks[1]}{after}'
+    replace(path, lambda temporary: Path(temporary).write_text(new, encoding='utf-8'))
 
 
 def plot(rows, path):
@@ -334,6 +385,9 @@ def main():
     parser.add_argument('--peer-repeats', type=int, default=3, help='of the slow CPU peers')
     parser.add_argument('--only', default='', help='run cases whose name contains this text; "peers" are the comparisons')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/rasterizer'), help='writes OUT.json and OUT.png')
+    parser.add_argument(
+        '--readme', type=Path, help='put the tables between the marks "timings on the BACKEND" of this document'
+    )
     args = parser.parse_args()
     gpu = args.backend == 'cuda'
     args.repeats = args.repeats or (100 if gpu else 5)
@@ -367,6 +421,8 @@ def main():
     )
     replace(args.out.with_suffix('.json'), lambda temporary: Path(temporary).write_text(json.dumps(report, indent=1)))
     plot(rows, args.out.with_suffix('.png'))
+    if args.readme:
+        write_tables(args.readme, f'timings on the {args.backend}', tables(rows))
     print(f'wrote {args.out}.json and {args.out}.png in {report["minutes"]:.1f} minutes')
 
 
