@@ -17,6 +17,7 @@ from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, KITTI360
 
 from .frame_dataset import FrameDataset
 from .kitti360_labels import LABEL_SUFFIX, read_label, warn_if_upper_classes_miss
+from .kitti360_poses import read_poses
 from .kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration
 
 # Sequence numbers of each split, in the benchmark's order.
@@ -62,7 +63,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
     An item that reaches the pipeline has the keys of the nuScenes data sets that :class:`OccDataSample` lists, for one camera:
     ``token`` (``<sequence>_<frame>``), ``scene_name`` (sequence), ``frame_idx`` (number of the frame), ``cam_names``,
     ``img_paths``, ``depth_paths``, ``cam2img`` (1, 3, 3), ``ref2cam`` and ``ref2img`` (1, 4, 4), ``occ_path``, ``grid``,
-    ``sample_idx``. The ego frame is the Velodyne's (``lidar2ego`` is the identity). Poses are not read: ``ego2global`` is NaN.
+    ``sample_idx``. The ego frame is the Velodyne's (``lidar2ego`` is the identity). ``ego2global`` is NaN without ``poses``.
     ``lidar_path`` is empty unless ``data_prefix`` has ``pts``; then it is
     ``<pts>/<sequence>/velodyne_points/data/<frame>.bin``.
 
@@ -79,6 +80,8 @@ class SSCBenchKITTI360Dataset(FrameDataset):
             rectifying rotation, which they add.
         frame_map: File below ``data_root`` that tells the frame of KITTI-360 for each one of SSCBench
             (``kitti_360_match.txt``), by which the sweeps are found. None if their files are numbered as in SSCBench.
+        poses: Folder below ``data_root`` with ``<sequence>.npz``, made by ``tools/create_data.py sscbench-kitti360``; then
+            ``ego2global`` is the Velodyne's pose in the world, NaN for the frames that KITTI-360 has none of.
         frame_stride: The benchmark uses every fifth frame; a frame whose number it does not divide is refused.
         test_mode: As in mmengine.
         backend_args: Arguments of mmengine's file backend for listing folders.
@@ -106,6 +109,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         sequences: Sequence[int] | None = None,
         calibration: str | None = None,
         frame_map: str | None = None,
+        poses: str | None = None,
         frame_stride: int = 5,
         test_mode: bool = False,
         backend_args: dict | None = None,
@@ -137,6 +141,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         self.sequences = SPLITS[split] if sequences is None else tuple(sequences)
         self.calibration = calibration
         self.frame_map = frame_map
+        self.poses = poses
         self.frame_stride = frame_stride
         self.backend_args = backend_args
         super().__init__(
@@ -161,6 +166,8 @@ class SSCBenchKITTI360Dataset(FrameDataset):
             for sequence in map(sequence_name, self.sequences)
             for frame in self._frames(sequence)
         ]
+        if self.poses is not None:
+            self._add_poses(data_list)
         if self.sequences == SPLITS[self.split]:
             what = f'{self.split}: {len(data_list)} frames (the published split has {SPLIT_FRAMES[self.split]})'
         else:
@@ -173,8 +180,17 @@ class SSCBenchKITTI360Dataset(FrameDataset):
     def get_data_info(self, idx: int) -> dict:
         """One frame as the pipeline gets it."""
         info = super().get_data_info(idx)
-        info.update(self.camera.matrices(), lidar2ego=np.eye(4), ego2global=np.full((4, 4), np.nan), grid=self.grid)
+        info.update(self.camera.matrices(), lidar2ego=np.eye(4), grid=self.grid)
+        info.setdefault('ego2global', np.full((4, 4), np.nan))
         return info
+
+    def _add_poses(self, data_list: list[dict]) -> None:
+        folder = join_path(self.data_root, self.poses)
+        poses = {sequence: read_poses(join_path(folder, f'{sequence}.npz')) for sequence in map(sequence_name, self.sequences)}
+        for info in data_list:
+            pose = poses[info['scene_name']].get(info['frame_idx'])
+            if pose is not None:
+                info['ego2global'] = pose
 
     def _frames(self, sequence: str) -> list[str]:
         folder = join_path(self.data_prefix['voxels'], sequence, 'voxels')

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from projects.occ.datasets import SSCBenchKITTI360Dataset
+from projects.occ.datasets.kitti360_poses import write_poses
 from projects.occ.datasets.kitti_calibration import read_frame_map, read_kitti360_calibration
 from projects.occ.datasets.sscbench_kitti360_dataset import (
     CAM2IMG,
@@ -409,3 +410,16 @@ def test_published_config_builds_on_a_tree_of_full_size(repo_root, tmp_path):
     add_frame(tmp_path, sequence_name(9), '000000', label)
     sample = DATASETS.build(dict(config.test_dataloader.dataset, data_root=str(tmp_path)))[0]['data_samples']
     assert sample.gt_occ.shape == (256, 256, 32) and sample.gt_occ.unique().tolist() == [0, 11, 255]
+
+
+def test_poses_are_read_where_there_are_some(build, tree):
+    (tree.root / 'poses').mkdir()
+    pose = np.eye(4)
+    pose[:3, 3] = 1000.0, 2000.0, 100.0
+    write_poses(tree.root / 'poses' / f'{sequence_name(6)}.npz', {5: pose})
+    dataset = build(poses='poses')
+    infos = [dataset.get_data_info(index) for index in range(3)]
+    assert np.array_equal(infos[1]['ego2global'], pose)
+    assert np.isnan(infos[0]['ego2global']).all() and np.isnan(infos[2]['ego2global']).all()
+    with pytest.raises(FileNotFoundError, match=r'drive_0009_sync\.npz. does not exist; make it with tools/create_data.py'):
+        build(poses='poses', split='test')

@@ -9,6 +9,7 @@ import numpy as np
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.datasets.kitti360_labels import LABEL_SUFFIX, convert_raw_labels
+from projects.occ.datasets.kitti360_poses import read_kitti360_poses, write_poses
 from projects.occ.datasets.kitti_calibration import read_frame_map, read_kitti360_calibration
 from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, SPLITS, published_calibration, sequence_name
 
@@ -30,13 +31,13 @@ def prepare_kitti360(
 
     * Labels ``preprocess/labels/<sequence>/<frame>_1_1.npy`` from ``.label`` and ``.invalid``, those that exist are kept.
     * With ``kitti360``: images that SSCBench's folder lacks become symbolic links to KITTI-360's, found by the frame map; the
-      calibration files are copied to ``calibration/`` after a comparison with the published numbers, and the frame map to
-      ``kitti_360_match.txt``.
+      calibration files are copied to ``calibration/`` after a comparison with the published numbers, the frame map to
+      ``kitti_360_match.txt``; the Velodyne's poses are written to ``poses/<sequence>.npz`` where KITTI-360's are at hand.
 
     Args:
         data_root: SSCBench's download, with ``data_2d_raw/<sequence>/voxels``.
         splits: Splits whose sequences are prepared.
-        kitti360: KITTI-360's download, with ``data_2d_raw`` and ``calibration``.
+        kitti360: KITTI-360's download, with ``calibration`` and whatever there is of ``data_2d_raw`` and ``data_poses``.
         frame_map: Which frame of KITTI-360 each one of SSCBench is (``kitti_360_match.txt``, perhaps ``.gz``); None for that
             file in ``data_root``.
         shape: Number of voxels (X, Y, Z).
@@ -122,6 +123,22 @@ def _from_kitti360(root: Path, kitti360: Path, frame_map: str | Path | None, fra
             f'Unpack the images of image_00 ({_DOC})'
         )
     yield f'images: linked {made} to {kitti360}; every frame has one'
+    if (kitti360 / 'data_poses').is_dir():
+        yield _write_poses(root, kitti360, raw_frames, frames)
+
+
+def _write_poses(root: Path, kitti360: Path, raw_frames: dict[tuple[str, str], str], frames: dict[str, list[str]]) -> str:
+    found = 0
+    for sequence, numbers in frames.items():
+        known = read_kitti360_poses(kitti360, sequence)
+        poses = {}
+        for frame in numbers:
+            raw = raw_frames.get((sequence, frame))
+            if raw is not None and int(raw) in known:
+                poses[int(frame)] = known[int(raw)]
+        write_poses(root / 'poses' / f'{sequence}.npz', poses)
+        found += len(poses)
+    return f'poses: {found} of {sum(map(len, frames.values()))} frames, in poses/'
 
 
 def _compare_calibration(folder: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from projects.occ.datasets.kitti360_labels import read_raw_label
+from projects.occ.datasets.kitti360_poses import read_poses
 from projects.occ.datasets.preparation.check_kitti360 import check_kitti360
 from projects.occ.datasets.preparation.kitti360 import prepare_kitti360
 from projects.occ.datasets.sscbench_kitti360_dataset import sequence_name
@@ -58,6 +59,12 @@ def kitti360(shared_data, tmp_path):
     images.mkdir(parents=True)
     for frame in FRAMES:
         (images / raw[f'{frame}.png']).write_bytes(b'image ' + frame.encode())
+    poses = root / 'data_poses' / SEQUENCE
+    poses.mkdir(parents=True)
+    # the second frame has none
+    numbers = {number: int(raw[f'{FRAMES[number]}.png'].removesuffix('.png')) for number in (0, 2)}
+    rows = [f'{frame} 1 0 0 {number} 0 1 0 0 0 0 1 0' for number, frame in numbers.items()]
+    (poses / 'poses.txt').write_text('\n'.join(rows))
     return root, sample / 'kitti_360_match.txt.gz'
 
 
@@ -71,14 +78,18 @@ def test_images_calibration_and_frame_numbers_come_from_kitti360(kitti_copy, kit
     assert lines[2:] == [
         'calibration: agrees with the published one; copied to calibration/',
         f'images: linked 2 to {root}; every frame has one',
+        'poses: 2 of 3 frames, in poses/',
     ]
+    poses = read_poses(kitti_copy / 'poses' / f'{SEQUENCE}.npz')
+    assert list(poses) == [0, 10]
+    np.testing.assert_allclose(poses[10] - poses[0], np.pad([[2.0]], ((0, 3), (3, 0))), atol=1e-12)
     for frame in FRAMES[1:]:
         assert (images / f'{frame}.png').read_bytes() == b'image ' + frame.encode()
     assert not (images / '000000.png').is_symlink()
     assert (kitti_copy / 'kitti_360_match.txt').read_text().startswith('2013_05_28_drive_0000_sync 0000000009.png 000000.png')
     assert (kitti_copy / 'calibration' / 'perspective.txt').is_file()
     # the map is found the next time
-    assert list(prepare_kitti360(kitti_copy, ['val'], root, shape=SHAPE))[-1].startswith('images: linked 0')
+    assert list(prepare_kitti360(kitti_copy, ['val'], root, shape=SHAPE))[-2].startswith('images: linked 0')
 
 
 def test_errors_with_kitti360(kitti_copy, kitti360):
