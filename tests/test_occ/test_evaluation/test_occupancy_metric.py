@@ -2,10 +2,6 @@
 
 import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -113,61 +109,6 @@ def test_batches_equal_single_samples_and_pool_over_frames():
     assert results[0] == results[1] == results[2]
     pooled = sum(voxel_confusion(s['pred_occ'], s['gt_occ'], 3, s['mask_camera']) for s in samples)
     assert results[0]['occ/mIoU'] == summarize_confusion(pooled, 2)['mIoU']
-
-
-WORKER = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import numpy as np, torch
-import torch.distributed as dist
-from projects.occ.evaluation import OccupancyMetric
-dist.init_process_group('gloo')
-rank, world = dist.get_rank(), dist.get_world_size()
-data = np.load(sys.argv[2])
-grid = json.loads(sys.argv[3])
-size = len(data['gt'])
-metric = OccupancyMetric(grid, collect_device='cpu', collect_dir=sys.argv[4])
-# like a distributed sampler: every second frame, padded by repeating the first ones
-for i in [j % size for j in range(rank, size + size % world, world)]:
-    metric.process({}, [dict(gt_occ=torch.from_numpy(data['gt'][i]), pred_occ=torch.from_numpy(data['pred'][i]))])
-result = metric.evaluate(size)
-dist.barrier()
-dist.destroy_process_group()
-if rank == 0:
-    print(json.dumps(result))
-"""
-
-
-def test_two_processes_with_odd_length_equal_one(tmp_path, repo_root):
-    rng = np.random.default_rng(1)
-    gt, pred = rng.integers(0, 3, (2, 5, 3, 3, 3)).astype(np.uint8)
-    np.savez(tmp_path / 'data.npz', gt=gt, pred=pred)
-    metric = OccupancyMetric(GRID)
-    metric.process({}, [sample(g, p) for g, p in zip(gt, pred, strict=True)])
-    expected = metric.evaluate(5)
-
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    env = dict(os.environ, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), WORLD_SIZE='2', OMP_NUM_THREADS='1')
-    arguments = [
-        sys.executable,
-        '-c',
-        WORKER,
-        str(repo_root),
-        str(tmp_path / 'data.npz'),
-        json.dumps(GRID),
-        str(tmp_path / 'tmp'),
-    ]
-    workers = [
-        subprocess.Popen(
-            arguments, env=dict(env, RANK=str(rank), LOCAL_RANK='0'), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], outputs
-    assert json.loads(outputs[0][0].splitlines()[-1]) == expected
 
 
 def occ3d_grid(**changes):

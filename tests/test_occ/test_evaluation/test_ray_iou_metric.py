@@ -2,10 +2,6 @@
 
 import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -127,53 +123,6 @@ def test_origins_from_a_file(tmp_path):
         RayIoUMetric(GRID, str(tmp_path / 'absent.npz'))
     with pytest.raises(ValueError, match='in the ego frame, but the voxel grid is in the lidar frame'):
         RayIoUMetric({**GRID, 'frame': 'lidar'}, str(tmp_path / 'origins.npz'))
-
-
-WORKER = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import numpy as np, torch
-import torch.distributed as dist
-from projects.occ.evaluation import RayIoUMetric
-dist.init_process_group('gloo')
-rank, world = dist.get_rank(), dist.get_world_size()
-data = np.load(sys.argv[2])
-size = len(data['gt'])
-metric = RayIoUMetric(json.loads(sys.argv[3]), sys.argv[4], collect_dir=sys.argv[5])
-# like a distributed sampler: every second frame, padded by repeating the first ones
-for i in [j % size for j in range(rank, size + size % world, world)]:
-    sample = dict(gt_occ=torch.from_numpy(data['gt'][i]), pred_occ=torch.from_numpy(data['pred'][i]), token=f'frame-{i}')
-    metric.process({}, [sample])
-result = metric.evaluate(size)
-dist.barrier()
-dist.destroy_process_group()
-if rank == 0:
-    print(json.dumps(result))
-"""
-
-
-def test_two_processes_with_odd_length_equal_one(tmp_path, repo_root):
-    gt, pred, origins = frames()
-    np.savez(tmp_path / 'data.npz', gt=gt, pred=pred)
-    write_ray_origins(tmp_path / 'origins.npz', origins)
-    metric = RayIoUMetric(GRID, origins)
-    metric.process({}, samples(gt, pred))
-    expected = metric.evaluate(5)
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    env = dict(os.environ, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), WORLD_SIZE='2', OMP_NUM_THREADS='1')
-    paths = [str(tmp_path / name) for name in ('data.npz', 'origins.npz', 'tmp')]
-    arguments = [sys.executable, '-c', WORKER, str(repo_root), paths[0], json.dumps(GRID), *paths[1:]]
-    workers = [
-        subprocess.Popen(
-            arguments, env=dict(env, RANK=str(rank), LOCAL_RANK='0'), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], outputs
-    assert json.loads(outputs[0][0].splitlines()[-1]) == expected
 
 
 def test_bad_samples():
