@@ -102,7 +102,8 @@ def test_bitwise_equal_for_any_number_of_threads(make_scene):
         for threads in (1, 2, 3, 8, 8):
             torch.set_num_threads(threads)
             out, grads = _render(scene, RasterSettings(), 'cpu', weights)
-            results.append([*out, *grads.values()])
+            labels = rasterize(**dict(scene, features=torch.arange(2000) % 5), num_classes=5, backend='cpu')
+            results.append([*out, *grads.values(), *labels])
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -192,6 +193,13 @@ def test_opcheck(make_scene, labels, mask):
         torch.library.opcheck(torch.ops.gaussian_rasterization.render_backward.default, backward)
         backward = (None, grads[1], None, *plain, *outputs[4:], False, False, False)
         torch.library.opcheck(torch.ops.gaussian_rasterization.render_backward.default, backward)
+
+
+def test_no_state_unless_a_gradient_is_wanted(make_scene):
+    _need_cpu()
+    for keep_state in (False, True):
+        outputs = torch.ops.gaussian_rasterization.render(*_arguments(make_scene(8), keep_state=keep_state))
+        assert [x.numel() > 0 for x in outputs[4:]] == [keep_state] * 3
 
 
 def test_compile_and_autocast(compiled, make_scene, to_device):
