@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from tqdm import tqdm
 from measured_step import ROOT, measure, parse_options
+from tqdm import tqdm
 
 from projects.occ.engine.benchmark_report import describe_machine, markdown_table, replace_section, write_report
 

@@ -1,9 +1,9 @@
 """Time and memory of a training step with the options that trade one for the other: checkpointing, AMP, fewer or smaller views.
 
-By default the small configs of ``configs/debug`` with images of 400 x 224 on the CPU; a GPU takes the full ones:
+By default the small configs of ``configs/debug`` with images of twice their size on the CPU; a GPU takes the full ones:
 
 python tests/benchmarks/bm_training_options.py
-python tests/benchmarks/bm_training_options.py --device cuda --image-size "" --config configs/tpvformer/*_gaussrender.py
+python tests/benchmarks/bm_training_options.py --device cuda --enlarge 1 --config configs/tpvformer/*_gaussrender.py
 """
 
 import argparse
@@ -11,25 +11,26 @@ import statistics
 import sys
 from pathlib import Path
 
+from measured_step import ROOT, measure
 from mmengine.config import Config
 from tqdm import tqdm
-from measured_step import ROOT, measure
 
 from projects.occ.engine.benchmark_report import describe_machine, markdown_table, replace_section, write_report
 
 CONFIGS = [
     'configs/debug/tpvformer_tiny_synthetic-occ3d_gaussrender.py',
-    'configs/debug/surroundocc_tiny_synthetic-occ3d_gaussrender.py',
+    'configs/debug/surroundocc_tiny_synthetic-surroundocc_gaussrender.py',
+    'configs/debug/symphonies_tiny_synthetic-sscbench-kitti360_gaussrender.py',
 ]
 CAMERAS = 'model.aggregator.cameras.num_cameras'
 # name -> arguments of measure(); the first is what the others are compared with
 VARIANTS = {
-    "as configured: one camera and the bird's-eye view": dict(),
+    "as configured: one view and the bird's-eye view": dict(),
     'no rendering (`model.aggregator=None`)': dict(options={'model.aggregator': None}),
     'activation checkpointing (`with_cp=True`)': dict(checkpointing=True),
     'mixed precision (`--amp`)': dict(amp=True),
-    'six cameras (`num_cameras=6`)': dict(options={CAMERAS: 6}),
-    'three cameras (`num_cameras=3`)': dict(options={CAMERAS: 3}),
+    'six views (`num_cameras=6`)': dict(options={CAMERAS: 6}),
+    'three views (`num_cameras=3`)': dict(options={CAMERAS: 3}),
     'views of half the size (`reduction=2`)': dict(options={'model.aggregator.cameras.reduction': 2}),
     "no bird's-eye view (`bev_sem=0 bev_depth=0`)": dict(
         options={'model.aggregator.loss.bev_sem': 0, 'model.aggregator.loss.bev_depth': 0}
@@ -37,16 +38,13 @@ VARIANTS = {
 }
 
 
-def image_options(config: str, image_size: str) -> dict[str, str]:
-    """Overrides that give the training images another size."""
-    if not image_size:
-        return {}
+def image_options(config: str, factor: int) -> dict[str, list[int]]:
+    """Overrides that make the training images larger."""
     pipeline = Config.fromfile(ROOT / config, import_custom_modules=False).train_dataloader.dataset.pipeline
-    size = [int(n) for n in image_size.split('x')]
     return {
-        f'train_dataloader.dataset.pipeline.{index}.final_wh': size
+        f'train_dataloader.dataset.pipeline.{index}.final_wh': [factor * n for n in step.final_wh]
         for index, step in enumerate(pipeline)
-        if step.type == 'ResizeCropFlipImages'
+        if step.type == 'ResizeCropFlipImages' and factor > 1
     }
 
 
@@ -73,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', nargs='+', default=CONFIGS, help='rendered configs')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--image-size', default='400x224', metavar='WxH', help='of the training images; "" keeps the config\'s')
+    parser.add_argument('--enlarge', type=int, default=2, help='factor of the size of the training images [%(default)s]')
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--steps', type=int, default=3, help='timed steps; the median counts [%(default)s]')
     parser.add_argument('--threads', type=int, help='threads of the CPU')
@@ -85,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = [(config, name) for config in args.config for name in VARIANTS]
     for config, name in tqdm(settings, unit='setting'):
         arguments = dict(VARIANTS[name])
-        arguments['options'] = {**image_options(config, args.image_size), **arguments.get('options', {})}
+        arguments['options'] = {**image_options(config, args.enlarge), **arguments.get('options', {})}
         result = measure(
             config,
             device=args.device,

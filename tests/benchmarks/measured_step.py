@@ -5,6 +5,7 @@ loading steps, so that the model gets what it gets in a training. Used by the sc
 """
 
 import argparse
+import inspect
 import json
 import math
 import os
@@ -25,8 +26,8 @@ from projects.occ.structures import VoxelGrid  # noqa: E402
 
 # number of cameras -> width and height of the photographs of such rigs: nuScenes, KITTI-360
 PHOTOGRAPHS = {6: (1600, 900), 1: (1408, 376)}
-# options that make a model recompute instead of keep: one per part, the same for all families
-CHECKPOINTING = ('img_backbone', 'view_encoder', 'occ_head', 'aggregator.gaussians')
+# parts that can recompute instead of keep, by the option with_cp; of the necks only that of Symphonies can
+CHECKPOINTING = ('img_backbone', 'img_neck', 'view_encoder', 'occ_head', 'aggregator.gaussians')
 
 
 def ring_of_cameras(count: int, image_wh: tuple[int, int], height: float) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +89,7 @@ def made_up_frame(cfg: Any, seed: int = 0) -> dict:
         if step.type == 'ResizeCropFlipImages':
             # small configs read small photographs
             factor = step.final_wh[0] / width
-            width, height = round(factor * width), round(factor * height)
+            width, height = step.final_wh[0], max(round(factor * height), step.final_wh[1])
     ego = grid.frame == 'ego'
     ref2cam, cam2img = ring_of_cameras(count, (width, height), height=1.6 if ego else -0.2)
     ref2img = ref2cam.copy()
@@ -172,7 +173,7 @@ def run_steps(request: dict) -> dict:
             block = cfg.model
             for name in part.split('.'):
                 block = (block or {}).get(name)
-            if block:
+            if block and (part != 'img_neck' or 'with_cp' in inspect.signature(MODELS.get(block.type)).parameters):
                 block['with_cp'] = True
     if request['amp']:
         enable_amp(cfg)

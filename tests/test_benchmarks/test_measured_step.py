@@ -102,4 +102,4 @@ def test_options_are_compared_with_the_first(tmp_path, monkeypatch):
     assert all(a['options']['train_dataloader.dataset.pipeline.2.final_wh'] == [400, 224] for a in asked)
     text = (tmp_path / 'doc.md').read_text()
     assert '|  | activation checkpointing (`with_cp=True`) | 2.00 | 2.00 | 0.50 | 0.50 |' in text
-    assert "| as configured: one camera and the bird's-eye view | 1.00 | 1.00 | 1.00 | 1.00 |" in text
+    assert "| as configured: one view and the bird's-eye view | 1.00 | 1.00 | 1.00 | 1.00 |" in text
