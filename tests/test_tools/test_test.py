@@ -164,3 +164,14 @@ test_evaluator = [
     assert METRICS.build(images).render.gaussians.gaussian_scale == 0.27
     rays.origins = {'frame': np.zeros((1, 3))}
     assert METRICS.build(rays).preset.name == 'occ3d'
+
+
+def test_videos_are_asked_for_by_a_flag_and_need_a_folder(trained, capfd):
+    tool = load_tool('test')
+    args = tool.parse_args(['c', 'p', '--show-dir', 'pictures', '--show-video', 'mp4'])
+    cfg = tool.Config(dict(default_hooks=dict(visualization=dict(type='OccVisualizationHook', draw=False, interval=5))))
+    tool.add_output_hooks(cfg, args)
+    assert cfg.default_hooks.visualization.video == 'mp4' and cfg.default_hooks.visualization.interval == 5
+    config, checkpoint = trained
+    assert evaluate(config, checkpoint, '--show-video', 'gif') == 1
+    assert last_error(capfd) == 'error: --show-video needs --show-dir, the folder of the videos'
