@@ -14,6 +14,8 @@ second, over the measured rate of fused multiply-adds of as many threads.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import math
 import os
@@ -91,11 +93,13 @@ class PeakMemory:
         return int(re.search(rf'{key}:\s+(\d+) kB', Path('/proc/self/status').read_text()).group(1)) / 1024
 
     def __enter__(self):
+        gc.collect()
         try:
             if self.cuda:
                 torch.cuda.reset_peak_memory_stats()
                 self.before = torch.cuda.memory_allocated()
             else:
+                ctypes.CDLL(None).malloc_trim(0)  # or freed memory that is used again would not count
                 Path('/proc/self/clear_refs').write_text('5')  # forget the peak so far
                 self.before = self.status('VmRSS')
         except (OSError, AttributeError):
@@ -121,33 +125,38 @@ def measure(renders, scene, gradients, repeats, warm_up, device):
         name -> dict of milliseconds (lists), peak memory and images of the first run.
     """
     clock, results = Clock(device), {}
+
+    def run(name, times=None):
+        render, own, cull = renders[name]
+        os.environ[CULL] = cull
+        own = own or scene
+        wanted = () if gradients == 'none' else ('opacities', 'features') + (GEOMETRY if gradients == 'everything' else ())
+        leaves = {k: own[k].detach().clone().requires_grad_() for k in wanted}
+        with torch.set_grad_enabled(bool(leaves)):
+            clock.start()
+            images = render(dict(own, **leaves))
+            forward = clock.stop()
+            upstream = results[name]['upstream'] if name in results else None
+            if upstream is None:  # an L1 loss has gradients of one size and either sign
+                upstream = [torch.randn_like(x).sign() / x.numel() for x in images]
+                results[name] = dict(forward=[], backward=[], upstream=upstream, images=[x.detach().clone() for x in images])
+            clock.start()
+            if leaves:
+                torch.autograd.grad(images, list(leaves.values()), upstream)
+            backward = clock.stop()
+        if times is not None:
+            times['forward'].append(forward)
+            if leaves:
+                times['backward'].append(backward)
+
+    for name in renders:
+        run(name)
+        with PeakMemory(device) as memory:  # a run of its own, because taking the measure costs time
+            run(name)
+        results[name]['memory'] = memory.mebibytes
     for repeat in range(warm_up + repeats):
-        for name, (render, own, cull) in renders.items():
-            os.environ[CULL] = cull
-            own = own or scene
-            leaves = {}
-            if gradients != 'none':
-                wanted = ('opacities', 'features') + (GEOMETRY if gradients == 'everything' else ())
-                leaves = {k: own[k].detach().clone().requires_grad_() for k in wanted}
-            state = results.setdefault(name, dict(forward=[], backward=[]))
-            with PeakMemory(device) as memory, torch.set_grad_enabled(bool(leaves)):
-                clock.start()
-                images = render(dict(own, **leaves))
-                forward = clock.stop()
-                if 'upstream' not in state:  # an L1 loss has gradients of one size and either sign
-                    state['upstream'] = [torch.randn_like(x).sign() / x.numel() for x in images]
-                    state['images'] = [x.detach().clone() for x in images]
-                clock.start()
-                if leaves:
-                    torch.autograd.grad(images, list(leaves.values()), state['upstream'])
-                backward = clock.stop()
-            del images
-            if repeat == 0 and warm_up == 0 or repeat == 1:
-                state['memory'] = memory.mebibytes
-            if repeat >= warm_up:
-                state['forward'].append(forward)
-                if leaves:
-                    state['backward'].append(backward)
+        for name in renders:
+            run(name, results[name] if repeat >= warm_up else None)
     os.environ.pop(CULL, None)
     return results
 
@@ -241,7 +250,7 @@ def run_peers(args, threads):
             for gradients in ('features+opacity', 'everything'):
                 states = measure(renders, scene, gradients, args.repeats, args.warm_up, device)
                 if threads == args.threads[-1]:
-                    states |= measure(slow, scene, gradients, args.peer_repeats, 1, device)
+                    states |= measure(slow, scene, gradients, args.peer_repeats, 0, device)
                 truth = states['ours']['images']
                 for method, state in states.items():
                     own = (renders | slow)[method][1]
@@ -381,7 +390,7 @@ def main():
     parser.add_argument('--backend', default='cpu', choices=['cpu', 'cuda', 'reference'])
     parser.add_argument('--threads', type=int, nargs='+', default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument('--repeats', type=int, help='default 5, on a GPU 100')
-    parser.add_argument('--warm-up', type=int, help='default 2, on a GPU 20')
+    parser.add_argument('--warm-up', type=int, help='besides two runs that always come first; default 0, on a GPU 20')
     parser.add_argument('--peer-repeats', type=int, default=3, help='of the slow CPU peers')
     parser.add_argument('--only', default='', help='run cases whose name contains this text; "peers" are the comparisons')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/rasterizer'), help='writes OUT.json and OUT.png')
@@ -391,7 +400,7 @@ def main():
     args = parser.parse_args()
     gpu = args.backend == 'cuda'
     args.repeats = args.repeats or (100 if gpu else 5)
-    args.warm_up = (20 if gpu else 2) if args.warm_up is None else args.warm_up
+    args.warm_up = (20 if gpu else 0) if args.warm_up is None else args.warm_up
     start, load, rows, peaks, pairs = time.monotonic(), os.getloadavg(), [], {}, {}
     for threads in args.threads:
         torch.set_num_threads(threads)
