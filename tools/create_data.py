@@ -106,9 +106,9 @@ def _has_frames(path: Path) -> bool:
     return bool(load_numpy_pickle(str(path))['data_list'])
 
 
-def _add_workers(parser: argparse.ArgumentParser) -> None:
+def _add_workers(parser: argparse.ArgumentParser, what: str = 'processes') -> None:
     default = min(8, os.cpu_count() or 1)
-    parser.add_argument('--workers', type=int, default=default, help=f'processes (default: {default})')
+    parser.add_argument('--workers', type=int, default=default, help=f'{what} (default: {default})')
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +141,7 @@ def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
         help='with --check: annotation file below the data root; repeatable (default: all in the label folder and the root)',
     )
     _add_check(parser)
-    _add_workers(parser)
+    _add_workers(parser, 'processes of --check')
     parser.set_defaults(run=_run_nuscenes, benchmark=benchmark)
 
 

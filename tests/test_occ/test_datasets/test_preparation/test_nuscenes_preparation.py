@@ -9,6 +9,7 @@ from projects.occ.datasets import Occ3DNuScenesDataset, SurroundOccNuScenesDatas
 from projects.occ.datasets.info_formats import read_info_file
 from projects.occ.datasets.preparation import nuscenes
 from projects.occ.datasets.preparation.nuscenes import prepare_nuscenes
+from projects.occ.datasets.preparation.nuscenes_tables import load_tables, read_records, split_scenes
 from projects.occ.evaluation.functional import lidar_origins
 from projects.occ.evaluation.ray_origin_files import read_ray_origins
 
@@ -40,6 +41,23 @@ def test_data_sets_read_what_was_made(raw_root, benchmark):
         assert np.array_equal(one['inputs']['img'].numpy(), other['inputs']['img'].numpy())
         assert np.array_equal(one['data_samples'].gt_occ.numpy(), other['data_samples'].gt_occ.numpy())
         np.testing.assert_allclose(one['data_samples'].ref2img, other['data_samples'].ref2img, rtol=1e-5, atol=1e-5)
+
+
+def test_annotation_files_keep_everything_that_the_tables_say(raw_root):
+    direct = read_info_file(str(raw_root / 'occ_infos_train.pkl'), with_boxes=True).records
+    made = read_info_file(str(raw_root / 'surroundocc_nuscenes' / 'occ_infos_train.pkl'), with_boxes=True)
+    tables = load_tables(raw_root / 'nuscenes', VERSION)
+    read = read_records(tables, split_scenes(tables)['train'])
+    assert made.metainfo['version'] == VERSION
+    for record, other, source in zip(made.records, direct, read, strict=True):
+        assert record.lidarseg_path == other.lidarseg_path == source.lidarseg_path
+        assert (raw_root / 'nuscenes' / record.lidarseg_path).is_file()
+        boxes = record.boxes
+        assert boxes.names == other.boxes.names and boxes.instance_tokens == other.boxes.instance_tokens
+        assert len(set(boxes.instance_tokens)) == len(boxes.names) > 3
+        np.testing.assert_array_equal(boxes.velocities, source.boxes.velocities)
+        np.testing.assert_array_equal(boxes.boxes, source.boxes.boxes)
+        np.testing.assert_allclose(boxes.boxes[:, :6], other.boxes.boxes[:, :6], atol=1e-9)
 
 
 def test_origins_are_those_of_complete_scenes(raw_root):
