@@ -11,6 +11,7 @@ custom_imports = dict(
         'projects.gaussrender.aggregator',
         'projects.gaussrender.image_metric',
         'projects.surroundocc',
+        'projects.symphonies',
         'projects.tpvformer',
     ],
     allow_failed_imports=False,
