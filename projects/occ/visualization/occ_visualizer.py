@@ -68,6 +68,15 @@ class OccVisualizer(Visualizer):
         self._painter: VoxelPainter | None = None
 
     @property
+    def dataset_meta(self) -> dict | None:
+        """Meta information of the data set. mmengine sets it in the main process alone, but every process writes files."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        self._dataset_meta = dataset_meta
+
+    @property
     def painter(self) -> VoxelPainter:
         """Draws the voxels of the grid.
 

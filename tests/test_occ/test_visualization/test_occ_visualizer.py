@@ -179,3 +179,17 @@ def test_tensorboard_gets_the_pages(sample, tmp_path):
     page = visualizer.figures(sample, title='abc')['scene']
     assert event.step == 7 and (event.height, event.width) == page.shape[:2]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert('RGB')), page)
+
+
+def test_every_process_knows_the_grid_and_writes_files_but_only_one_fills_the_backends(sample, tmp_path, monkeypatch):
+    for module in ('mmengine.dist.utils', 'mmengine.dist'):
+        monkeypatch.setattr(f'{module}.get_rank', lambda group=None: 1)
+        monkeypatch.setattr(f'{module}.is_main_process', lambda group=None: False)
+    monkeypatch.setattr('projects.occ.visualization.occ_visualizer.is_main_process', lambda: False)
+    visualizer = OccVisualizer(panel_widths=SMALL, vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path / 'vis'))
+    visualizer.dataset_meta = dict(grid=GRID)
+    assert visualizer.painter.grid.shape == (8, 8, 2)
+    visualizer.add_datasample('abc', None, sample, out_file=tmp_path / 'abc.png')
+    assert (tmp_path / 'abc_scene.png').is_file()
+    visualizer.add_datasample('abc', None, sample)
+    assert not list((tmp_path / 'vis').rglob('*.png'))
