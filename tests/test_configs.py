@@ -28,16 +28,20 @@ FORMATS = {'occ3d-nus': 'occ3d', 'surroundocc-nus': 'surroundocc', 'sscbench-kit
 FULL = {
     'tpvformer': 'tpvformer_r101-dcn_8xb1-20e_{}.py',
     'surroundocc': 'surroundocc_r101-dcn_8xb1-20e_{}.py',
+    'symphonies': 'symphonies_r50_4xb1-30e_{}.py',
 }
 CELLS = (
     ('tpvformer', 'occ3d-nus'),
     ('tpvformer', 'surroundocc-nus'),
     ('surroundocc', 'occ3d-nus'),
     ('surroundocc', 'surroundocc-nus'),
+    ('surroundocc', 'sscbench-kitti360'),
+    ('symphonies', 'sscbench-kitti360'),
 )
 RENDERED = {f'loss_render_{view}_{what}' for view in ('cam', 'bev') for what in ('sem', 'depth')}
 ITERATIONS = 20
-IMAGE_WH = (96, 48)
+# of the generated frames: six cameras, one camera
+IMAGE_WH = {'both': (96, 48), 'sscbench-kitti360': (176, 48)}
 
 every_cell = pytest.mark.parametrize(('family', 'benchmark'), CELLS)
 with_and_without = pytest.mark.parametrize('suffix', ['', '_gaussrender'], ids=['baseline', 'gaussrender'])
@@ -157,19 +161,25 @@ def tool():
     return load_tool
 
 
+def data_set(kind: str) -> str:
+    """What to generate for a format: one data set serves both formats of nuScenes."""
+    return 'both' if kind in ('occ3d', 'surroundocc') else kind
+
+
 @pytest.fixture(scope='module')
 def frames(tool, tmp_path_factory):
     """Folder of generated frames of a format, two to train and two held out, made when first asked for."""
     folder = tmp_path_factory.mktemp('frames')
-    size = ['--preset', 'tiny', '--image-size', 'x'.join(map(str, IMAGE_WH)), '--scenes-train', '1', '--scenes-val', '1']
+    scenes = ['--preset', 'tiny', '--scenes-train', '1', '--scenes-val', '1', '--frames', '2']
 
     @cache
     def make(kind: str) -> Path:
-        out = folder / kind
-        assert tool('create_data').main(['synthetic', '--format', kind, *size, '--frames', '2', '--out', str(out)]) == 0
-        return out
+        size = 'x'.join(map(str, IMAGE_WH[kind]))
+        arguments = ['--format', kind, *scenes, '--image-size', size, '--out', str(folder / kind)]
+        assert tool('create_data').main(['synthetic', *arguments]) == 0
+        return folder / kind
 
-    return lambda kind: make('both' if kind in ('occ3d', 'surroundocc') else kind)
+    return lambda kind: make(data_set(kind))
 
 
 def overrides(cfg: Config, data: Path, iterations: int = ITERATIONS) -> list[str]:
@@ -195,7 +205,7 @@ def overrides(cfg: Config, data: Path, iterations: int = ITERATIONS) -> list[str
         steps = [step.type for step in dataset.pipeline]
         if 'ResizeCropFlipImages' in steps:
             at = f'{split}_dataloader.dataset.pipeline.{steps.index("ResizeCropFlipImages")}'
-            options[f'{at}.final_wh'] = '[{},{}]'.format(*IMAGE_WH)
+            options[f'{at}.final_wh'] = '[{},{}]'.format(*IMAGE_WH[data.name])
     return ['--allow-new-keys', '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
 
 
@@ -237,9 +247,9 @@ def losses_of(rows: list[dict], suffix: str, iterations: int = ITERATIONS) -> di
 def test_every_cell_trains_and_is_tested(family, benchmark, suffix, tool, frames, tmp_path):
     path = small_path(family, benchmark, suffix)
     rows, metrics = train_and_test(path, frames(FORMATS[benchmark]), tool, tmp_path)
-    # two frames are soon learnt; the terms are those that both configs of a cell have
+    # two frames are soon learnt, each is in both parts; the terms are those that both configs of a cell have
     learnt = [values for name, values in losses_of(rows, suffix).items() if name not in RENDERED]
-    assert sum(sum(values[-4:]) for values in learnt) < 0.9 * sum(sum(values[:4]) for values in learnt)
+    assert sum(sum(values[-4:]) for values in learnt) < 0.95 * sum(sum(values[:4]) for values in learnt)
     assert 0 <= metrics['mIoU'] <= 1 and 0 <= metrics['IoU'] <= 1
     if load(path).val_dataloader == load(path).test_dataloader:
         (validated,) = (row for row in rows if 'occ/mIoU' in row)

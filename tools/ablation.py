@@ -35,9 +35,10 @@ from projects.occ.engine.benchmark_report import (  # noqa: E402
 )
 
 # family -> format of its frames; the benchmarks of the paper, a different one for each where it reports several
-FAMILIES = {'tpvformer': 'occ3d', 'surroundocc': 'surroundocc'}
-# formats that one data set serves
+FAMILIES = {'tpvformer': 'occ3d', 'surroundocc': 'surroundocc', 'symphonies': 'sscbench-kitti360'}
+# format -> data set to generate (one serves both formats of nuScenes), and width and height of its images in pixels
 GENERATED = {'occ3d': 'both', 'surroundocc': 'both', 'sscbench-kitti360': 'sscbench-kitti360'}
+IMAGE_WH = {'both': (128, 80), 'sscbench-kitti360': (352, 96)}
 CONFIG = 'configs/debug/{}_tiny_synthetic-{}{}.py'
 VARIANTS = {'base': '', 'gaussrender': '_gaussrender'}
 # name in the json of tools/test.py -> heading, factor, better direction
@@ -83,10 +84,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--families', nargs='+', choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument('--repeats', type=int, default=3, help='seeds 0, 1, ... [%(default)s]')
-    parser.add_argument('--epochs', type=int, default=8, help='of every training [%(default)s]')
+    parser.add_argument('--epochs', type=int, default=7, help='of every training [%(default)s]')
     parser.add_argument('--scenes-train', type=int, default=16, help='of four frames each [%(default)s]')
     parser.add_argument('--scenes-val', type=int, default=8, help='held-out scenes of four frames each [%(default)s]')
-    parser.add_argument('--image-size', default='128x80', metavar='WxH', help='of images in pixels [%(default)s]')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side, one thread each [%(default)s]')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/ablation', help='frames, runs, logs')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/benchmarks', help='folder of ablation.json and ablation.png')
@@ -96,15 +96,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ('repeats', 'epochs', 'scenes_train', 'scenes_val', 'jobs'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}')
-    if not all(part.isdigit() for part in args.image_size.split('x')) or args.image_size.count('x') != 1:
-        parser.error(f'--image-size must be WIDTHxHEIGHT in pixels, got {args.image_size!r}')
     return args
 
 
 def settings_of(args: argparse.Namespace) -> dict:
     """What decides the numbers of a run besides family, variant and seed."""
-    names = ('epochs', 'scenes_train', 'scenes_val', 'image_size', 'cfg_options')
-    return {name: getattr(args, name) for name in names}
+    names = ('epochs', 'scenes_train', 'scenes_val', 'cfg_options')
+    return dict({name: getattr(args, name) for name in names}, image_wh=IMAGE_WH)
 
 
 def folder_of(args: argparse.Namespace) -> Path:
@@ -133,7 +131,7 @@ def make_frames(kind: str, folder: Path, args: argparse.Namespace) -> Path:
     """Generates the frames of a format, or finds them complete; returns their folder."""
     out = folder / 'data' / kind
     size = ('--scenes-train', args.scenes_train, '--scenes-val', args.scenes_val, '--frames', 4, '--workers', args.jobs)
-    options = ('--format', kind, '--preset', 'tiny', '--image-size', args.image_size, *size, '--out', out)
+    options = ('--format', kind, '--preset', 'tiny', '--image-size', 'x'.join(map(str, IMAGE_WH[kind])), *size, '--out', out)
     call(folder / 'data' / f'{kind}.log', 'tools/create_data.py', 'synthetic', *options, threads=None)
     return out
 
@@ -141,7 +139,7 @@ def make_frames(kind: str, folder: Path, args: argparse.Namespace) -> Path:
 def overrides(run: Run, data: Path, args: argparse.Namespace) -> list[str]:
     """Options for training and test of a run."""
     cfg = Config.fromfile(ROOT / run.config, import_custom_modules=False)
-    size = '[{}]'.format(args.image_size.replace('x', ','))
+    size = '[{},{}]'.format(*IMAGE_WH[GENERATED[FAMILIES[run.family]]])
     options = {
         'randomness.seed': run.seed,
         'train_cfg.max_epochs': args.epochs,
@@ -157,6 +155,9 @@ def overrides(run: Run, data: Path, args: argparse.Namespace) -> list[str]:
             for key in ('end', 'T_max'):
                 if key in scheduler:
                     options[f'param_scheduler.{index}.{key}'] = args.epochs
+            if 'milestones' in scheduler:
+                shorter = [max(1, round(epoch * args.epochs / cfg.train_cfg.max_epochs)) for epoch in scheduler.milestones]
+                options[f'param_scheduler.{index}.milestones'] = f'[{",".join(map(str, shorter))}]'
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         options[f'{split}_dataloader.dataset.data_root'] = f'{data}/'
