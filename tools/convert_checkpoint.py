@@ -4,6 +4,7 @@ Usage:
     python tools/convert_checkpoint.py tpvformer official.pth ours.pth [--config CONFIG]
     python tools/convert_checkpoint.py tpvformer ours.pth official.pth --reverse
     python tools/convert_checkpoint.py surroundocc surroundocc.pth ours.pth
+    python tools/convert_checkpoint.py symphonies symphonies.ckpt ours.pth
 
 A family takes part by offering ``projects/<family>/checkpoint.py`` with four functions:
 ``identify(keys)``, ``to_project(keys)``, ``to_official(state_dict, source, dropped)`` and ``adapt(key, given, own)``;
