@@ -84,7 +84,7 @@ class OccVisualizationHook(Hook):
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None) -> None:
         """Draws samples of a test batch."""
         if self.draw and self.videos is not None:
-            self._film_batch(outputs or ())
+            self._film_batch(outputs or (), len(runner.test_dataloader.dataset))
         self._draw_batch(data_batch, outputs, batch_idx)
 
     def after_test_epoch(self, runner: Runner, metrics: Any = None) -> None:
@@ -93,12 +93,14 @@ class OccVisualizationHook(Hook):
             for path in self.videos.finish(_gather):
                 runner.logger.info(f'wrote {path}')
 
-    def _film_batch(self, samples: Sequence[OccDataSample]) -> None:
+    def _film_batch(self, samples: Sequence[OccDataSample], length: int) -> None:
         visualizer = Visualizer.get_current_instance()
         rank, world = get_dist_info()
         for i, sample in enumerate(samples):
             # samples are dealt out to the processes in turn
             position = (self._seen + i) * world + rank
+            if position >= length:  # repeated by the sampler, so that all processes get the same number
+                continue
             name = PurePosixPath(str(sample.get('token', f'sample_{position}'))).name
             picture = visualizer.comparison(sample, self.path, position, title=name)
             self.videos.add(str(sample.get('scene_name', '') or 'scene'), position, picture)
