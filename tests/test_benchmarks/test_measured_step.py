@@ -34,7 +34,12 @@ def test_a_step_is_measured():
 
 
 @pytest.mark.parametrize(
-    'name', ['tpvformer/tpvformer_r101-dcn_8xb1-20e_occ3d-nus', 'surroundocc/surroundocc_r101-dcn_8xb1-20e_sscbench-kitti360']
+    'name',
+    [
+        'tpvformer/tpvformer_r101-dcn_8xb1-20e_occ3d-nus',
+        'surroundocc/surroundocc_r101-dcn_8xb1-20e_sscbench-kitti360',
+        'symphonies/symphonies_r50_4xb1-30e_sscbench-kitti360',
+    ],
 )
 def test_frames_have_the_size_of_the_benchmark(repo_root, name):
     cfg = Config.fromfile(repo_root / f'configs/{name}.py')
@@ -47,6 +52,9 @@ def test_frames_have_the_size_of_the_benchmark(repo_root, name):
     grid.check_labels(sample.gt_occ)
     counts = np.bincount(sample.gt_occ.numpy().ravel(), minlength=256)
     assert counts[grid.ignore_index] > 0 and (counts[list(grid.semantic_classes)] > 0).sum() > 5
+    if 'symphonies' in name:
+        seen = frame['inputs']['depth'] > 0
+        assert 0.2 < seen.float().mean() < 1 and sample.voxel_visible.any()
     # a point ahead is in the middle of the first image
     point = sample.ref2img[0] @ np.array([10, 0, sample.ref2cam[0, 1, 3], 1.0])
     x, y = point[:2] / point[2]
