@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmdet3d.registry import TRANSFORMS, VISUALIZERS
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.infer import BaseInferencer
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -108,6 +108,9 @@ class OccInferencer(BaseInferencer):
         self._loading = Compose([TRANSFORMS.build(step) for step in steps if step['type'] in IMAGE_LOADERS])
         self._preparing = Compose([TRANSFORMS.build(step) for step in steps if step['type'] not in IMAGE_LOADERS])
         return self._prepare
+
+    def _init_collate(self, cfg: Any) -> Any:
+        return pseudo_collate
 
     def _init_visualizer(self, cfg: Any) -> Any:
         settings = {'type': 'OccVisualizer', **cfg.get('visualizer', {}), 'vis_backends': None, 'grid': self.grid}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -52,3 +53,11 @@ def test_the_package_gives_the_metric_on_first_use(repo_root):
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=repo_root, capture_output=True, text=True)
     assert done.stdout.strip() == 'True', done.stdout + done.stderr
+
+
+def test_width_of_the_gaussians_is_the_published_one_and_follows_the_voxels():
+    published = {name: preset.gaussian_scale(preset.grid) for name, preset in PRESETS.items()}
+    assert published == {'occ3d': 0.27, 'surroundocc': 0.25, 'sscbench-kitti360': 0.1}
+    grid = PRESETS['occ3d'].grid
+    coarse = replace(grid, voxel_size=0.8, shape=(100, 100, 8))
+    assert PRESETS['occ3d'].gaussian_scale(coarse) == 0.54
