@@ -75,7 +75,7 @@ test_pipeline = [
     dict(type='PackOccInputs'),
 ]
 
-# The public annotation file; any format that docs/datasets.md lists can be named instead.
+# tools/create_data.py surroundocc makes the annotation files; public files in any format of docs/datasets.md work too.
 train_dataloader = dict(
     batch_size=1,
     num_workers=4,
@@ -83,7 +83,7 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
-        ann_file='surroundocc_nuscenes/nuscenes_infos_train_sweeps_occ.pkl',
+        ann_file='surroundocc_nuscenes/occ_infos_train.pkl',
         data_root=data_root,
         data_prefix=data_prefix,
         grid=grid,
@@ -99,7 +99,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
-        ann_file='surroundocc_nuscenes/nuscenes_infos_val_sweeps_occ.pkl',
+        ann_file='surroundocc_nuscenes/occ_infos_val.pkl',
         data_root=data_root,
         data_prefix=data_prefix,
         grid=grid,

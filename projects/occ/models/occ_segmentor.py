@@ -26,6 +26,7 @@ class OccSegmentor(Base3DSegmentor):
         aggregator: Config of a module with ``loss(prediction, batch_data_samples) -> dict``, or None.
         opacity_threshold: For models trained by rendering only: voxels whose predicted opacity is below it become free
             (0.1 in GaussRender, train.py). None: plain arg-max.
+        keep_logits: Write ``pred_logits`` too when predicting, for metrics that want class probabilities.
         data_preprocessor: Config of ``OccDataPreprocessor``.
         init_cfg: Initialisation, see mmengine.
     """
@@ -39,6 +40,7 @@ class OccSegmentor(Base3DSegmentor):
         img_neck: dict | None = None,
         aggregator: dict | None = None,
         opacity_threshold: float | None = None,
+        keep_logits: bool = False,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class OccSegmentor(Base3DSegmentor):
         if opacity_threshold is not None and self.aggregator is None:
             raise ValueError('model.opacity_threshold needs model.aggregator, which predicts the opacities')
         self.opacity_threshold = opacity_threshold
+        self.keep_logits = keep_logits
 
     def extract_feat(self, imgs: Tensor) -> list[Tensor]:
         """Image features of every camera.
@@ -130,14 +133,20 @@ class OccSegmentor(Base3DSegmentor):
 
     @torch.no_grad()
     def predict(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> list[OccDataSample]:
-        """Writes ``pred_occ``, (X, Y, Z) uint8 class ids, into every sample. Nothing is rendered."""
+        """Writes ``pred_occ``, (X, Y, Z) uint8 class ids, into every sample. Nothing is rendered.
+
+        With ``keep_logits`` also ``pred_logits``, (C, X, Y, Z).
+        """
         prediction = self.encode_decode(batch_inputs, batch_data_samples)
-        labels = prediction.logits[-1].argmax(1)
+        logits = prediction.logits[-1]
+        labels = logits.argmax(1)
         if self.opacity_threshold is not None:
-            opacities = self.aggregator.predict_opacities(prediction.logits[-1], prediction.voxel_feats)
+            opacities = self.aggregator.predict_opacities(logits, prediction.voxel_feats)
             labels = labels.masked_fill(opacities < self.opacity_threshold, self.grid.free_index)
-        for sample, label in zip(batch_data_samples, labels.to(torch.uint8)):
+        for sample, label, scores in zip(batch_data_samples, labels.to(torch.uint8), logits):
             sample.pred_occ = label
+            if self.keep_logits:
+                sample.pred_logits = scores
         return batch_data_samples
 
     def _forward(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> Tensor:

@@ -11,6 +11,7 @@ class OccDataSample(BaseDataElement):
         mask_camera (Tensor): (X, Y, Z) bool, voxel seen by a camera.
         mask_lidar (Tensor): (X, Y, Z) bool, voxel seen by the LiDAR.
         pred_occ (Tensor): (X, Y, Z) uint8 predicted class ids.
+        pred_logits (Tensor): (C, X, Y, Z) predicted logits, if the model has ``keep_logits``.
         voxel_pixels (Tensor): (N, P, 2) int64, column and row of each voxel centre in the *network* image, rounded; any value
             where not visible. P voxels of the grid at a whole-number scale, flattened with z fastest.
         voxel_visible (Tensor): (N, P) bool, the voxel centre is inside the image and in front of the camera.

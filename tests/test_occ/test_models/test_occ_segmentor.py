@@ -137,6 +137,15 @@ def test_loss_and_predict():
     samples = model(**data, mode='predict')
     assert samples[1].pred_occ.dtype == torch.uint8
     assert torch.equal(samples[1].pred_occ.long(), logits[1].argmax(0))
+    assert 'pred_logits' not in samples[1]
+
+
+def test_logits_are_kept_if_asked_for():
+    model = MODELS.build(config(keep_logits=True))
+    data = model.data_preprocessor(make_batch())
+    samples = model(**data, mode='predict')
+    logits = model(**data, mode='tensor')
+    assert all(torch.equal(sample.pred_logits, scores) for sample, scores in zip(samples, logits, strict=True))
 
 
 def test_aggregator_is_a_guest():
