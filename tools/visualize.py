@@ -31,9 +31,9 @@ from torch import nn  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from projects.occ.datasets.label_volumes import FORMATS, read_label_volume  # noqa: E402
-from projects.occ.engine.checkpoint import check_checkpoint_file, compare_keys  # noqa: E402
+from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_strictly  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
-from projects.occ.engine.errors import CheckpointError, OccError  # noqa: E402
+from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.evaluation.presets import PRESETS, get_preset  # noqa: E402
 from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid  # noqa: E402
@@ -330,12 +330,7 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
         CheckpointError: If the weights do not fit.
     """
     model = MODELS.build(cfg.model)
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    state = {key.removeprefix('module.'): value for key, value in content.get('state_dict', content).items()}
-    report = compare_keys(state, model.state_dict())
-    if not report.exact:
-        raise CheckpointError(f'the checkpoint does not fit the model of this config: {report.describe()}')
-    model.load_state_dict({key: value for key, value in state.items() if key not in report.skipped}, strict=False)
+    load_weights_strictly(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
     return model.to(get_device()).eval()
 
 

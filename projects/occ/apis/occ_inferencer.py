@@ -16,8 +16,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from projects.occ.atomic_write import write_atomically
-from projects.occ.engine.checkpoint import check_checkpoint_file, compare_keys
-from projects.occ.engine.errors import CheckpointError
+from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_strictly
 from projects.occ.structures import OccDataSample, VoxelGrid
 
 from .camera_frames import CameraFrame, read_frames
@@ -91,15 +90,11 @@ class OccInferencer(BaseInferencer):
         super().__init__(cfg, weights, device, scope, show_progress)
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: Mapping | None, cfg: Any) -> None:
-        """Strict loading; see :func:`compare_keys` for what may differ."""
+        """Strict loading; without a checkpoint the weights stay random, with a warning."""
         if checkpoint is None:
             super()._load_weights_to_model(model, checkpoint, cfg)
             return
-        state = {key.removeprefix('module.'): value for key, value in checkpoint.get('state_dict', checkpoint).items()}
-        report = compare_keys(state, model.state_dict())
-        if not report.exact:
-            raise CheckpointError(f'the checkpoint does not fit the model of this config: {report.describe()}')
-        model.load_state_dict({key: value for key, value in state.items() if key not in report.skipped}, strict=False)
+        load_weights_strictly(model, checkpoint)
 
     def _init_pipeline(self, cfg: Any) -> Any:
         steps = [step for step in cfg.test_dataloader.dataset.pipeline if step['type'] not in LABEL_LOADERS]

@@ -12,6 +12,7 @@ from projects.occ.atomic_write import write_atomically
 from .frame_record import FrameRecord
 
 INFO_VERSION = 'occ-1.0'
+# Detection categories in the order of mmdetection3d's nuScenes files.
 CATEGORIES = (
     'car',
     'truck',

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import CheckpointError
 
@@ -215,6 +215,47 @@ def compare_keys(
         if key not in model:
             (report.skipped if key.startswith(free) else report.unexpected).append(key)
     return report
+
+
+def weights_of(checkpoint: Any) -> dict[str, Any]:
+    """The entries of a loaded checkpoint, without the prefix ``module.`` of data-parallel wrappers.
+
+    Args:
+        checkpoint: Contents of a file: a state dict, or a dict with one under ``state_dict``.
+
+    Raises:
+        CheckpointError: If it holds no weights.
+    """
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError('the checkpoint holds no weights: expected a dict of tensors, or one under state_dict')
+    return {key.removeprefix('module.'): value for key, value in state.items()}
+
+
+def misfit(report: KeyReport) -> CheckpointError:
+    """What to raise for a checkpoint whose entries are not those of the model."""
+    return CheckpointError(
+        f'the checkpoint does not fit the model of this config: {report.describe()}. Use the config that it was '
+        'trained with; convert weights of the official repositories with tools/convert_checkpoint.py'
+    )
+
+
+def load_weights_strictly(model: nn.Module, checkpoint: Any) -> None:
+    """Gives a model the weights of a checkpoint; every entry must fit, but for those that :func:`compare_keys` lets differ.
+
+    Args:
+        model: The model, changed in place.
+        checkpoint: Contents of a file, see :func:`weights_of`.
+
+    Raises:
+        CheckpointError: If it holds no weights, or others than the model has. The model is unchanged then.
+    """
+    weights = weights_of(checkpoint)
+    report = compare_keys(weights, model.state_dict())
+    if not report.exact:
+        raise misfit(report)
+    # not strict: what may be absent has been told from what may not above
+    model.load_state_dict({key: value for key, value in weights.items() if key not in report.skipped}, strict=False)
 
 
 def _by_prefix(keys: Sequence[str]) -> str:

@@ -67,6 +67,14 @@ def prepare_launch(cfg: Config, launcher: str) -> None:
         raise LaunchError(f'--launcher {launcher} needs GPUs and none is visible; use torchrun and --launcher pytorch instead')
 
     timeout = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
+    if cfg.get('sync_bn'):
+        print_log(
+            f'sync_bn={cfg.sync_bn!r} of the config is ignored: synchronised batch normalisation needs GPUs; every process '
+            'normalises with its own samples',
+            logger='current',
+            level=logging.WARNING,
+        )
+        cfg.sync_bn = None
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
     wrapper = cfg.get('model_wrapper_cfg') or dict(find_unused_parameters=cfg.get('find_unused_parameters', False))

@@ -13,6 +13,7 @@ from projects.occ.engine.checkpoint import (
     compare_keys,
     find_latest_checkpoint,
     load_from_local,
+    load_weights_strictly,
     loading_policy,
 )
 from projects.occ.engine.errors import CheckpointError
@@ -158,3 +159,32 @@ def test_key_report_counts_and_names_what_differs():
     )
     # an aggregator of another shape is of no use and no obstacle
     assert compare_keys(weights(aggregator_of_x=(9,)), weights(aggregator_of_x=(4,))).skipped == ['aggregator.x']
+
+
+def test_weights_that_fit_are_loaded_whole():
+    model, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    weights = {f'module.{key}': value for key, value in other.state_dict().items()}
+    weights['aggregator.scale'] = torch.ones(1)
+    load_weights_strictly(model, dict(state_dict=weights, meta={}))
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (
+            dict(weight=torch.zeros(1, 2)),
+            r'1 of 2 model entries match; only in the model: bias\.\* \(1\)\. Use the config',
+        ),
+        (dict(weight=torch.zeros(1, 3), bias=torch.zeros(1)), r'weight \(1, 3\) in the checkpoint, \(1, 2\) in the model'),
+        (dict(weight=torch.zeros(1, 2), bias=torch.zeros(1), extra=torch.zeros(1)), r'only in the checkpoint: extra\.\* \(1\)'),
+        ([torch.zeros(2)], 'holds no weights: expected a dict of tensors, or one under state_dict'),
+        (dict(state_dict=dict(epoch=3)), 'holds no weights'),
+    ],
+)
+def test_weights_that_do_not_fit_change_nothing(content, message):
+    model = torch.nn.Linear(2, 1)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        load_weights_strictly(model, content)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from projects.occ.datasets.info_writer import CATEGORIES
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, NUSCENES_CLASSES
 
-from .config import BOX_CATEGORIES, CLASS_ID, FREE, KITTI360
+from .config import CLASS_ID, FREE, KITTI360
 from .materials import MATERIAL_CLASS, Material
 
 
@@ -75,7 +76,7 @@ def _nuscenes() -> ClassMap:
     names = ('others', *NUSCENES_CLASSES)
     weights = np.array([_NUSCENES_WEIGHTS[name] for name in names], dtype=np.float32)
     things = np.arange(len(names)) <= CLASS_ID['truck']
-    return ClassMap(MATERIAL_CLASS, {name: CLASS_ID[name] for name in BOX_CATEGORIES}, weights, things, FREE)
+    return ClassMap(MATERIAL_CLASS, {name: CLASS_ID[name] for name in CATEGORIES}, weights, things, FREE)
 
 
 def _kitti360() -> ClassMap:

@@ -18,19 +18,6 @@ GENERATOR_VERSION = 2
 # Ids inside the generator are those of Occ3D: 0 others, 1..16 semantic classes, 17 free.
 CLASS_ID = {name: index for index, name in enumerate(('others', *NUSCENES_CLASSES, 'free'))}
 FREE = CLASS_ID['free']
-# Order of the detection categories in mmdetection3d's nuScenes info files.
-BOX_CATEGORIES = (
-    'car',
-    'truck',
-    'trailer',
-    'bus',
-    'construction_vehicle',
-    'bicycle',
-    'motorcycle',
-    'pedestrian',
-    'traffic_cone',
-    'barrier',
-)
 
 NUSCENES_FORMATS = ('occ3d', 'surroundocc')
 # One camera on another vehicle: generated for itself, not together with the others.

@@ -10,11 +10,11 @@ from scipy.spatial.transform import Rotation
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.datasets.frame_record import FrameRecord
-from projects.occ.datasets.info_writer import INFO_VERSION, record_to_info
+from projects.occ.datasets.info_writer import CATEGORIES, INFO_VERSION, record_to_info
 from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
 from projects.occ.datasets.lidarseg import LIDARSEG_ID
 
-from .config import BOX_CATEGORIES, VERSION, SyntheticConfig, grid_dict
+from .config import VERSION, SyntheticConfig, grid_dict
 from .frame import Frame
 
 NUSCENES = 'nuscenes'
@@ -49,7 +49,7 @@ def write_infos(path: Path, infos: list[dict[str, Any]], config: SyntheticConfig
     """Writes an info pickle; its ``metainfo['grids']`` holds the grid of every label format as a config writes it."""
     content = {
         'metainfo': {
-            'categories': {name: index for index, name in enumerate(BOX_CATEGORIES)},
+            'categories': {name: index for index, name in enumerate(CATEGORIES)},
             'dataset': 'nuscenes',
             'version': VERSION,
             'info_version': INFO_VERSION,
@@ -127,7 +127,7 @@ def bevdet_infos(frames: list[Frame]) -> dict[str, Any]:
                 'sensor2lidar_translation': cam2lidar[:3, 3],
                 'cam_intrinsic': camera.cam2img,
             }
-        categories = [BOX_CATEGORIES.index(name) for name in boxes.names]
+        categories = [CATEGORIES.index(name) for name in boxes.names]
         infos.append(
             {
                 'token': record.token,

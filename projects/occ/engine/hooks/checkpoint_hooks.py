@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 
-from ..checkpoint import compare_keys
+from ..checkpoint import compare_keys, misfit, weights_of
 from ..errors import CheckpointError
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor)
@@ -130,27 +130,22 @@ class CheckpointKeyHook(Hook):
         Raises:
             CheckpointError: If the checkpoint does not fit.
         """
-        state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-        if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
-            raise CheckpointError('the checkpoint holds no weights: expected a dict of tensors, or one under state_dict')
+        weights = weights_of(checkpoint)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        names = {key: key[len('module.') :] if key.startswith('module.') else key for key in state}
-        report = compare_keys({names[key]: value for key, value in state.items()}, model.state_dict(), self.interchangeable)
+        report = compare_keys(weights, model.state_dict(), self.interchangeable)
 
         if report.skipped:
-            runner.logger.info(f'Skipped entries that only training uses ({self._one_side(report.skipped, names)})')
-            for key in [key for key in state if names[key] in report.skipped]:
+            runner.logger.info(f'Skipped entries that only training uses ({self._one_side(report.skipped, weights)})')
+            state = checkpoint.get('state_dict', checkpoint)
+            for key in [key for key in state if key.removeprefix('module.') in report.skipped]:
                 del state[key]
         if report.exact:
             return
         if self.strict or runner.cfg.get('resume') or not report.matched:
-            raise CheckpointError(
-                f'the checkpoint does not fit the model of this config: {report.describe()}. Use the config that it was '
-                'trained with; convert weights of the official repositories with tools/convert_checkpoint.py'
-            )
+            raise misfit(report)
         runner.logger.warning(f'The checkpoint fits the model in part: {report.describe()}. Other entries keep initial values')
 
     @staticmethod
-    def _one_side(skipped: list[str], names: Mapping[str, str]) -> str:
-        in_file = sum(key in set(names.values()) for key in skipped)
+    def _one_side(skipped: list[str], weights: Mapping[str, Any]) -> str:
+        in_file = sum(key in weights for key in skipped)
         return f'{in_file} in the checkpoint, {len(skipped) - in_file} in the model; first: {skipped[0]}'

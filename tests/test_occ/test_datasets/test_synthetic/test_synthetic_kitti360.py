@@ -9,11 +9,12 @@ from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 
 from projects.occ.datasets import SSCBenchKITTI360Dataset
+from projects.occ.datasets.info_writer import CATEGORIES
 from projects.occ.datasets.kitti360_labels import read_raw_label
 from projects.occ.datasets.sscbench_kitti360_dataset import published_calibration
 from projects.occ.datasets.synthetic import build_config
 from projects.occ.datasets.synthetic.class_maps import KITTI360_MAP, NUSCENES_MAP, class_map
-from projects.occ.datasets.synthetic.config import BOX_CATEGORIES, grid_dict
+from projects.occ.datasets.synthetic.config import grid_dict
 from projects.occ.datasets.synthetic.kitti360_writer import frame_name
 from projects.occ.datasets.synthetic.materials import MATERIAL_CLASS, Material
 from projects.occ.structures import VoxelGrid
@@ -55,7 +56,7 @@ def test_every_class_has_something_to_show():
     static = KITTI360_MAP.material[1:][MATERIAL_CLASS[1:] != 255]
     assert (static > 0).all() and (KITTI360_MAP.material[Material.PAINT :] == 0).all()
     assert set(static) | set(KITTI360_MAP.objects.values()) == set(range(1, 19))
-    assert set(KITTI360_MAP.objects) == set(BOX_CATEGORIES) == set(NUSCENES_MAP.objects)
+    assert set(KITTI360_MAP.objects) == set(CATEGORIES) == set(NUSCENES_MAP.objects)
     names = ('empty', *KITTI360_CLASSES)
     assert [names[i] for i in np.flatnonzero(KITTI360_MAP.things)] == [
         *('car', 'bicycle', 'motorcycle', 'truck', 'other-vehicle', 'person', 'other-object')
