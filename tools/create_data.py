@@ -216,6 +216,11 @@ def _add_kitti360(commands) -> None:
     )
     parser.add_argument('--overwrite', action='store_true', help='convert labels again that exist')
     _add_check(parser)
+    parser.add_argument(
+        '--depth',
+        action=argparse.BooleanOptionalAction,
+        help='with --check: whether every frame must have a depth map (default: if the folder depth exists)',
+    )
     _add_workers(parser)
     parser.set_defaults(run=_run_kitti360)
 
@@ -226,7 +231,8 @@ def _run_kitti360(args: argparse.Namespace) -> int:
 
         grid = _label_grid('sscbench-kitti360', args.data_root)
         complete = not (args.data_root / 'synthetic.json').is_file()
-        return _report(check_kitti360(args.data_root, grid, args.splits, complete, args.workers), args.report)
+        findings = check_kitti360(args.data_root, grid, args.splits, complete, args.workers, args.depth)
+        return _report(findings, args.report)
     from projects.occ.datasets.preparation.kitti360 import prepare_kitti360
 
     for line in prepare_kitti360(

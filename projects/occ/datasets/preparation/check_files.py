@@ -1,4 +1,4 @@
-"""Looks into single files of a data root: images, labels of the two nuScenes benchmarks, LiDAR sweeps."""
+"""Looks into single files of a data root: images, labels of the two nuScenes benchmarks, LiDAR sweeps, depth maps."""
 
 import io
 from pathlib import Path
@@ -47,22 +47,28 @@ def check_lidar(path: Path) -> list[Finding]:
     return []
 
 
-def load_label(path: Path, hint: str) -> tuple[list[Finding], dict[str, np.ndarray]]:
-    """Arrays of an ``.npz`` or ``.npy`` file (the latter under the key ``''``), or findings why there are none."""
+def load_arrays(path: Path, hint: str, what: str = 'label') -> tuple[list[Finding], dict[str, np.ndarray]]:
+    """Arrays of an ``.npz`` or ``.npy`` file (the latter under the key ``''``), or findings why there are none.
+
+    Args:
+        path: The file.
+        hint: What to do if it is missing or damaged.
+        what: ``'label'`` or ``'depth'``, which the kinds of the findings begin with.
+    """
     if not path.is_file():
-        return [Finding('label-missing', str(path), f'does not exist; {hint}')], {}
+        return [Finding(f'{what}-missing', str(path), f'does not exist; {hint}')], {}
     try:
         loaded = np.load(path, allow_pickle=False)
         return [], {key: loaded[key] for key in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {'': loaded}
     except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
         size = path.stat().st_size
-        return [Finding('label-damaged', str(path), f'cannot be read ({size} bytes): {error}; {hint}')], {}
+        return [Finding(f'{what}-damaged', str(path), f'cannot be read ({size} bytes): {error}; {hint}')], {}
 
 
 def check_occ3d_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np.ndarray]:
     """Findings about ``labels.npz``, and how often each label value occurs, (256,) int64."""
     counts = np.zeros(256, dtype=np.int64)
-    findings, arrays = load_label(path, 'unpack the labels again')
+    findings, arrays = load_arrays(path, 'unpack the labels again')
     if findings:
         return findings, counts
 
@@ -98,7 +104,7 @@ def check_occ3d_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np.nd
 def check_surroundocc_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np.ndarray]:
     """Findings about ``<LiDAR file>.npy``, and how often each label value occurs in memory, (256,) int64."""
     counts = np.zeros(256, dtype=np.int64)
-    findings, arrays = load_label(path, 'unpack the labels again')
+    findings, arrays = load_arrays(path, 'unpack the labels again')
     if findings:
         return findings, counts
 
@@ -123,3 +129,21 @@ def check_surroundocc_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding],
         if len(np.unique(rows[:, :3], axis=0)) < len(rows):
             found('label-class', 'lists a voxel more than once')
     return findings, counts
+
+
+def check_depth(path: Path, image_wh: tuple[int, int]) -> list[Finding]:
+    """Findings about a depth map, a ``.npy`` of (H, W) floats in metres; see :class:`LoadDepthMaps`."""
+    findings, arrays = load_arrays(path, 'make it again from the stereo images', 'depth')
+    if findings:
+        return findings
+    depth, shape = arrays.get(''), image_wh[::-1]
+    if depth is None or depth.dtype.kind != 'f' or depth.shape != shape:
+        found = f'an archive of {sorted(arrays)}' if depth is None else f'{depth.dtype} {depth.shape}'
+        return [Finding('depth-shape', str(path), f'holds {found}; expected floats of the shape of the images, {shape}')]
+    bad = ~np.isfinite(depth) | (depth < 0)
+    if bad.any():
+        message = f'{bad.sum()} pixels are negative or not finite (the first is {depth[bad][0]}); expected metres, 0 for none'
+        return [Finding('depth-values', str(path), message)]
+    if not depth.any():
+        return [Finding('depth-values', str(path), 'is 0 everywhere: no pixel has a depth')]
+    return []

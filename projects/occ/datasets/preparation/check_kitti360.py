@@ -12,7 +12,7 @@ from projects.occ.datasets.kitti_calibration import read_kitti360_calibration
 from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, IMAGE_WH, SPLIT_FRAMES, SPLITS, sequence_name
 from projects.occ.structures import VoxelGrid
 
-from .check_files import check_image, load_label
+from .check_files import check_depth, check_image, load_arrays
 from .findings import Finding
 from .parallel import map_jobs
 
@@ -22,11 +22,12 @@ _LAST_SUSPICIOUS_CLASS = 10  # see kitti360_labels.warn_if_upper_classes_miss
 
 @dataclass
 class _FrameJob:
-    """Files of one frame; ``raw`` without its suffix."""
+    """Files of one frame; ``raw`` without its suffix, ``depth`` None if depth maps are not looked at."""
 
     image: Path
     label: Path
     raw: Path
+    depth: Path | None
     grid: VoxelGrid
     image_wh: tuple[int, int]
 
@@ -37,11 +38,12 @@ def check_kitti360(
     splits: Sequence[str] = ('train', 'val', 'test'),
     complete: bool = True,
     workers: int = 1,
+    depth: bool | None = None,
 ) -> list[Finding]:
     """Looks at everything that training and testing read.
 
     Sequences and frames of the splits; images there, complete, of the calibration's size; labels there, complete, of the right
-    shape and classes; raw labels and calibration files only where they exist.
+    shape and classes; raw labels and calibration files only where they exist, depth maps where their folder exists.
 
     Args:
         data_root: Root of the benchmark.
@@ -50,6 +52,7 @@ def check_kitti360(
         complete: Whether every drive and frame of the splits must be there, with images of the published size. Without it the
             drives that are there are checked, with images of the size that ``calibration/`` says; this is for generated data.
         workers: Processes.
+        depth: Whether every frame must have a depth map in ``depth``; None: if that folder exists.
 
     Returns:
         Findings, empty if all is well.
@@ -60,6 +63,8 @@ def check_kitti360(
     image_wh = IMAGE_WH
     if (root / 'calibration').is_dir():
         findings, image_wh = _check_calibration(root / 'calibration', complete)
+    if depth is None:
+        depth = (root / 'depth').is_dir()
     for split in splits:
         before = len(jobs)
         sequences = [sequence_name(number) for number in SPLITS[split]]
@@ -74,6 +79,7 @@ def check_kitti360(
                         image=root / 'data_2d_raw' / sequence / CAMERA / 'data_rect' / f'{frame}.png',
                         label=root / 'preprocess' / 'labels' / sequence / f'{frame}{LABEL_SUFFIX}',
                         raw=root / 'data_2d_raw' / sequence / 'voxels' / frame,
+                        depth=root / 'depth' / sequence / f'{frame}.npy' if depth else None,
                         grid=grid,
                         image_wh=image_wh,
                     )
@@ -119,6 +125,8 @@ def _check_frame(job: _FrameJob) -> tuple[list[Finding], np.ndarray]:
         findings.append(Finding('image-size', str(job.image), message))
     found, counts = check_kitti360_label(job.label, job.grid)
     findings += found
+    if job.depth is not None:
+        findings += check_depth(job.depth, job.image_wh)
     for suffix, bytes_per_voxel in (('.label', 2), ('.invalid', 1)):
         path = job.raw.with_suffix(suffix)
         expected = bytes_per_voxel * job.grid.num_voxels
@@ -131,7 +139,7 @@ def _check_frame(job: _FrameJob) -> tuple[list[Finding], np.ndarray]:
 def check_kitti360_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np.ndarray]:
     """Findings about ``<frame>_1_1.npy``, and how often each label value occurs, (256,) int64."""
     counts = np.zeros(256, dtype=np.int64)
-    findings, arrays = load_label(path, 'make it from the raw one: create_data.py sscbench-kitti360')
+    findings, arrays = load_arrays(path, 'make it from the raw one: create_data.py sscbench-kitti360')
     if findings:
         return findings, counts
     values = arrays.get('', np.zeros(0))

@@ -39,6 +39,10 @@ SECTIONS = {
     'origins': 'from-the-raw-downloads',
     'sequence-missing': 'sscbench-kitti-360',
     'frame-name': 'sscbench-kitti-360',
+    'depth-missing': 'depth-maps',
+    'depth-damaged': 'depth-maps',
+    'depth-shape': 'depth-maps',
+    'depth-values': 'depth-maps',
     'raw-label-damaged': 'sscbench-kitti-360',
     'calibration': 'sscbench-kitti-360',
 }

@@ -10,7 +10,7 @@ from projects.occ.datasets.kitti360_labels import read_raw_label
 from projects.occ.datasets.kitti360_poses import read_poses
 from projects.occ.datasets.preparation.check_kitti360 import check_kitti360
 from projects.occ.datasets.preparation.kitti360 import prepare_kitti360
-from projects.occ.datasets.sscbench_kitti360_dataset import sequence_name
+from projects.occ.datasets.sscbench_kitti360_dataset import IMAGE_WH, sequence_name
 
 SEQUENCE = sequence_name(6)
 SHAPE = (8, 8, 4)
@@ -202,6 +202,63 @@ DAMAGE = {
 }
 
 
+def depth_map(root, frame='000005'):
+    return root / 'depth' / SEQUENCE / f'{frame}.npy'
+
+
+def with_depth(root, wh=IMAGE_WH):
+    for frame in FRAMES:
+        depth_map(root, frame).parent.mkdir(parents=True, exist_ok=True)
+        np.save(depth_map(root, frame), np.full(wh[::-1], 7.5, np.float32))
+
+
+def depth_of(value, dtype=np.float32, wh=IMAGE_WH):
+    def damage(root):
+        with_depth(root)
+        np.save(depth_map(root), np.full(wh[::-1], value, dtype))
+
+    return damage
+
+
+def damaged_depth(edit):
+    def damage(root):
+        with_depth(root)
+        edit(depth_map(root))
+
+    return damage
+
+
+DAMAGE |= {
+    'depth missing': (damaged_depth(lambda path: path.unlink()), 'depth-missing', 'does not exist; make it again'),
+    'depth cut short': (
+        damaged_depth(lambda path: path.write_bytes(path.read_bytes()[:-9])),
+        'depth-damaged',
+        'cannot be read',
+    ),
+    'depth of text': (damaged_depth(lambda path: path.write_bytes(b'depth')), 'depth-damaged', 'cannot be read (5 bytes)'),
+    'depth padded': (
+        depth_of(1, wh=(1872, 576)),
+        'depth-shape',
+        'float32 (576, 1872); expected floats of the shape',
+    ),
+    'depth in whole numbers': (depth_of(256, np.uint16), 'depth-shape', 'holds uint16 (376, 1408)'),
+    'depth not a number': (depth_of(np.nan), 'depth-values', 'pixels are negative or not finite (the first is nan)'),
+    'depth infinite': (depth_of(np.inf), 'depth-values', 'the first is inf'),
+    'depth negative': (depth_of(-1), 'depth-values', 'the first is -1.0'),
+    'depth empty': (depth_of(0), 'depth-values', 'is 0 everywhere'),
+}
+
+
+def test_depth_maps_are_looked_at_where_there_are_some_or_on_request(prepared, kitti_grid):
+    missing = check_kitti360(prepared, kitti_grid, ['val'], complete=False, depth=True)
+    assert [finding.kind for finding in missing] == ['depth-missing'] * 3
+    assert missing[0].section == 'docs/datasets.md#depth-maps'
+    with_depth(prepared)
+    assert check_kitti360(prepared, kitti_grid, ['val'], complete=False) == []
+    depth_map(prepared).unlink()
+    assert check_kitti360(prepared, kitti_grid, ['val'], complete=False, depth=False) == []
+
+
 def test_good_tree_has_no_finding(prepared, kitti_grid):
     assert check_kitti360(prepared, kitti_grid, ['val'], complete=False, workers=2) == []
 
@@ -234,8 +291,13 @@ def test_generated_data_has_no_finding(create_data_main, tmp_path, capsys):
     size = ('--scenes-train', '1', '--scenes-val', '1', '--frames', '1', '--image-size', '88x24')
     assert create_data_main(['synthetic', '--format', 'sscbench-kitti360', '--out', root, *size]) == 0
     capsys.readouterr()
-    assert create_data_main(['sscbench-kitti360', '--data-root', root, '--check', '--splits', 'train', 'val']) == 0
+    check = ['sscbench-kitti360', '--data-root', root, '--check', '--splits', 'train', 'val', '--workers', '1']
+    assert create_data_main(check) == 0
     assert capsys.readouterr().out == ''
+    next((tmp_path / 'streets' / 'depth').rglob('*.npy')).unlink()
+    assert create_data_main(check) == 1
+    assert capsys.readouterr().out.startswith('depth-missing: 1 (see docs/datasets.md#depth-maps)')
+    assert create_data_main([*check, '--no-depth']) == 0
 
 
 def test_a_frame_between_the_fifth_ones_is_found(prepared, kitti_grid):
