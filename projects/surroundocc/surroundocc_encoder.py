@@ -8,9 +8,8 @@ from mmdet3d.registry import MODELS
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from projects.occ.models.layers import CameraRebatch, check_cameras, project_points
+from projects.occ.models.layers import CameraRebatch, check_cameras, project_points, recompute
 from projects.occ.structures import VoxelGrid
 
 from .surroundocc_layer import SurroundOccLayer
@@ -81,10 +80,7 @@ class VolumeEncoder(BaseModule):
         positions = rebatch.gather_per_camera(positions)
         for layer in self.layers:
             args = (query, tokens, positions, size, rebatch)
-            if self.with_cp and torch.is_grad_enabled():
-                query = checkpoint(layer, *args, use_reentrant=False)
-            else:
-                query = layer(*args)
+            query = recompute(layer, *args) if self.with_cp else layer(*args)
         return query
 
 

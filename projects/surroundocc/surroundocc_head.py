@@ -4,14 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from mmcv.cnn import build_norm_layer
 from mmdet3d.registry import MODELS
 from mmengine.model import ModuleList
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from projects.occ.models.base_occ_head import BaseOccHead
+from projects.occ.models.layers import recompute
 from projects.occ.structures import OccPrediction, VoxelGrid
 
 from .volumes import per_axis, volume_cells
@@ -119,10 +118,7 @@ class SurroundOccHead(BaseOccHead):
         feats = scene[-1]
         logits = []
         for index, block in enumerate(self.deblocks):
-            if self.with_cp and torch.is_grad_enabled():
-                feats = checkpoint(block, feats, use_reentrant=False)
-            else:
-                feats = block(feats)
+            feats = recompute(block, feats) if self.with_cp else block(feats)
             if index in self.out_indices:
                 score = self.occ[len(logits)](feats)
                 logits.append(score if self.use_semantic else self._per_class(score))

@@ -8,9 +8,8 @@ from mmdet3d.registry import MODELS
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from projects.occ.models.layers import CameraRebatch, check_cameras, project_points
+from projects.occ.models.layers import CameraRebatch, check_cameras, project_points, recompute
 from projects.occ.structures import VoxelGrid
 
 from .planes import PLANES, pillar_reference_points, plane_cells, plane_reference_points, plane_size
@@ -119,10 +118,7 @@ class TPVFormerEncoder(BaseModule):
         positions = [rebatch.gather_per_camera(p) for rebatch, p in zip(rebatches, positions)]
         for layer in self.layers:
             args = (planes, hw_pos, self.ref_2d_hw, self.hw_size, tokens, spatial_shapes, positions, rebatches)
-            if self.with_cp and torch.is_grad_enabled():
-                planes = checkpoint(layer, *args, use_reentrant=False)
-            else:
-                planes = layer(*args)
+            planes = recompute(layer, *args) if self.with_cp else layer(*args)
         return list(planes)
 
 

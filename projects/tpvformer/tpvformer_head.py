@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from projects.occ.models.base_occ_head import BaseOccHead
+from projects.occ.models.layers import recompute
 from projects.occ.structures import OccPrediction, VoxelGrid
 
 from .planes import PLANES, plane_cells, plane_size
@@ -72,9 +71,7 @@ class TPVFormerOccHead(BaseOccHead):
         return volume
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(module, x, use_reentrant=False)
-        return module(x)
+        return recompute(module, x) if self.with_cp else module(x)
 
     def forward(self, scene: Sequence[Tensor]) -> OccPrediction:
         """Classifies.

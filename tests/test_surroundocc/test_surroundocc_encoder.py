@@ -103,6 +103,20 @@ def test_recomputing_is_neutral():
         torch.testing.assert_close(grads[1][name], grad, atol=1e-4, rtol=1e-4)
 
 
+def test_recomputing_counts_batch_norms_once():
+    feats, cameras = build_inputs()
+    states = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        encoder = build_encoder(with_cp=with_cp, conv_norm_cfg=dict(type='BN3d')).train()
+        sum(v.square().sum() for v in encoder(feats, cameras)).backward()
+        states.append(dict(encoder.named_buffers()))
+    counts = [value for name, value in states[1].items() if name.endswith('num_batches_tracked')]
+    assert len(counts) == 6 and all(count == 1 for count in counts)
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
+
+
 @torch.no_grad()
 def test_autocast_stays_close_to_float32():
     encoder = randomize(build_encoder(), scale=0.05)

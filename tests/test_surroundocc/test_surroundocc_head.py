@@ -58,6 +58,20 @@ def test_recomputing_is_neutral():
         torch.testing.assert_close(grads[1][name], grad, atol=1e-4, rtol=1e-4)
 
 
+def test_recomputing_counts_batch_norms_once():
+    volumes = build_volumes(batch_size=2)
+    states = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        head = build_head(with_cp=with_cp, norm_cfg=dict(type='BN3d')).train()
+        sum(v.square().sum() for v in head(volumes).logits).backward()
+        states.append(dict(head.named_buffers()))
+    assert len(states[0]) == 15
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
+        assert 'num_batches_tracked' not in name or value == 1
+
+
 def test_losses_of_the_base_class():
     head = build_head(loss_occ=dict(type='OccupancyLoss', sem_scal_weight=1, geo_scal_weight=1, lovasz_weight=0))
     samples = [OccDataSample(gt_occ=torch.randint(0, 5, GRID.shape).to(torch.uint8)) for _ in range(2)]

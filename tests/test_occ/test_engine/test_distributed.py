@@ -126,6 +126,20 @@ def test_the_model_wrapper_keeps_what_the_config_says(no_gpu, monkeypatch, given
     assert cfg.model_wrapper_cfg.to_dict() == expected
 
 
+def test_sync_bn_of_a_config_is_ignored_with_a_warning_without_gpus(no_gpu, monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, '1')
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *args, **_: None)
+    said = []
+    monkeypatch.setattr('projects.occ.engine.distributed.print_log', lambda text, **_: said.append(text))
+    cfg = Config(dict(sync_bn='torch'))
+    prepare_launch(cfg, 'pytorch')
+    assert cfg.sync_bn is None and len(said) == 1
+    assert said[0].startswith("sync_bn='torch' of the config is ignored: synchronised batch normalisation needs GPUs")
+    prepare_launch(Config(dict()), 'pytorch')
+    assert len(said) == 1
+
+
 def test_sync_bn_is_ignored_with_a_warning_without_gpus(tmp_path, no_gpu, monkeypatch):
     said = []
     monkeypatch.setattr('projects.occ.engine.distributed.print_log', lambda text, **_: said.append(text))
