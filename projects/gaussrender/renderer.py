@@ -15,7 +15,7 @@ from projects.occ.structures import VoxelGrid
 from .cameras import CameraBatch
 from .gaussians import Gaussians, as_grid, compute_dtype
 
-IDENTITY_QUAT = torch.tensor([1.0, 0.0, 0.0, 0.0])
+IDENTITY_QUAT = (1.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
@@ -183,7 +183,9 @@ class GaussianRenderer(nn.Module):
             RenderedViews: Differentiable in every tensor of ``gaussians``.
         """
         # rotating an isotropic Gaussian only adds rounding, and a gradient of zero that is costly to compute
-        quats = IDENTITY_QUAT.to(gaussians.quats).expand_as(gaussians.quats) if gaussians.isotropic else gaussians.quats
+        quats = gaussians.quats
+        if gaussians.isotropic:
+            quats = quats.new_tensor(IDENTITY_QUAT).expand_as(quats)
         views = []
         for b in range(cameras.batch_size):
             for n in range(cameras.num_cameras):
@@ -230,7 +232,7 @@ class GaussianRenderer(nn.Module):
 
     def _rasterize_labels(self, means: Tensor, ids: Tensor, view: tuple[Tensor, Tensor, int, int]) -> tuple[Tensor, ...]:
         """One image of opaque isotropic Gaussians at ``means`` (G, 3) with class ids (G,) int64."""
-        quats = IDENTITY_QUAT.to(means).expand(len(means), 4)
+        quats = means.new_tensor(IDENTITY_QUAT).expand(len(means), 4)
         scales = means.new_full((1, 1), self.gaussian_scale).expand(len(means), 3)
         # the rasteriser takes the ids themselves: one addition per blended pair instead of one per class
         return self._rasterize(means, quats, scales, means.new_ones(len(means)), ids, view)

@@ -1,7 +1,11 @@
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from projects.gaussrender import renderer
 from projects.gaussrender.cameras import CameraBatch
 from projects.gaussrender.gaussians import VoxelsToGaussians
 from projects.gaussrender.renderer import GaussianRenderer, labels_from_points, visible_voxels
@@ -44,6 +48,19 @@ class TestVisibility:
         )
         got = visible_voxels(points, camera)[0, 0].tolist()
         assert got == [False, True, False, True, False, True, False, False]
+
+
+def test_rendering_does_not_depend_on_the_device_of_the_import(monkeypatch, grid, cameras, logits):
+    spec = importlib.util.spec_from_file_location('projects.gaussrender.imported_on_meta', renderer.__file__)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    with torch.device('meta'):
+        spec.loader.exec_module(module)
+    gaussians = VoxelsToGaussians(grid)(logits)
+    labels = logits.argmax(1)
+    for render in (lambda r: r(gaussians, cameras), lambda r: r.render_labels(labels, cameras)):
+        ours, theirs = (render(kind(grid)) for kind in (module.GaussianRenderer, GaussianRenderer))
+        assert torch.equal(ours.sem, theirs.sem) and torch.equal(ours.depth, theirs.depth)
 
 
 class TestPrediction:
