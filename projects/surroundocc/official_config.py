@@ -13,6 +13,7 @@ def model_config_from_official(
     free_index: int = 0,
     frame: str = 'lidar',
     ignore_index: int = 255,
+    num_cams: int | None = None,
 ) -> dict[str, Any]:
     """Translates a model config in the option names of SurroundOcc (``configs/surroundocc/surroundocc.py``) into one of ours.
 
@@ -25,6 +26,7 @@ def model_config_from_official(
         free_index: Class id of empty space.
         frame: Reference frame of the grid, which the original config does not tell.
         ignore_index: Label without meaning.
+        num_cams: Real number of cameras, where the original config does not tell it (6 for the one camera of KITTI-360).
 
     Returns:
         Config of an ``OccSegmentor``; build it with ``mmdet3d.registry.MODELS``.
@@ -53,6 +55,9 @@ def model_config_from_official(
     _require('volume_w, volume_h, volume_z', volumes, [tuple(n // scale for n in shape) for scale in scales])
     pc_range = tuple(float(v) for v in encoder['pc_range'])
     use_semantic = head.get('use_semantic', config.get('use_semantic', True))
+    # without semantics the number means nothing, but a grid tells free from occupied
+    num_classes = head['num_classes'] if use_semantic else max(head['num_classes'], 2)
+    num_cam_embeds = transformer.get('num_cams', 6)
     grid = dict(
         point_cloud_range=pc_range,
         voxel_size=tuple((pc_range[i + 3] - pc_range[i]) / shape[i] for i in range(3)),
@@ -60,9 +65,9 @@ def model_config_from_official(
         frame=frame,
         free_index=free_index,
         ignore_index=ignore_index,
-        class_names=tuple(class_names or (f'class_{i}' for i in range(head['num_classes']))),
+        class_names=tuple(class_names or (f'class_{i}' for i in range(num_classes))),
     )
-    _require('pts_bbox_head.num_classes', head['num_classes'], len(grid['class_names']))
+    _require('pts_bbox_head.num_classes', num_classes, len(grid['class_names']))
     return dict(
         type='OccSegmentor',
         grid=grid,
@@ -82,7 +87,8 @@ def model_config_from_official(
             in_channels=head['img_channels'],
             embed_dims=embed_dims,
             num_layers=encoder['num_layers'],
-            num_cams=transformer.get('num_cams', 6),
+            num_cams=num_cams or image.get('num_cams', num_cam_embeds),
+            num_cam_embeds=num_cam_embeds,
             cross_attn=_given(deformable, 'num_heads', 'num_points') | _given(image, 'dropout'),
             ffn=dict(feedforward_channels=layer['feedforward_channels'], ffn_drop=layer.get('ffn_dropout', 0.0)),
             num_convs=layer.get('conv_num', 2),

@@ -7,19 +7,10 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
-from projects.gaussrender.aggregator import GaussRenderAggregator
 from projects.surroundocc.checkpoint import SOURCES, adapt, identify, to_official, to_project, to_project_state_dict
 
 CONFIG = 'configs/surroundocc/surroundocc_r101-dcn_8xb1-20e_{}.py'
 UNUSED = sum(3 * dims + 3 for dims in (128, 256, 512))
-KITTI_GRID = dict(
-    point_cloud_range=[0, -25.6, -2, 51.2, 25.6, 4.4],
-    voxel_size=0.2,
-    shape=[256, 256, 32],
-    frame='lidar',
-    free_index=0,
-    class_names=[f'class_{i}' for i in range(19)],
-)
 NAMES = {
     'img_backbone.layer3.0.conv2.conv_offset.weight': 'img_backbone.layer3.0.conv2.conv_offset.weight',
     'img_neck.fpn_convs.2.conv.bias': 'img_neck.fpn_convs.2.conv.bias',
@@ -98,16 +89,19 @@ def test_size_with_rendering(repo_root, name, number):
 
 
 def test_size_and_shapes_on_kitti360(repo_root, reference):
-    config = Config.fromfile(repo_root / 'configs/_base_/models/surroundocc.py').model
-    config.grid = KITTI_GRID
-    config.view_encoder.update(num_cams=1, num_cam_embeds=6)
+    config = Config.fromfile(repo_root / CONFIG.format('sscbench-kitti360_gaussrender')).model
+    aggregator = MODELS.build(config.pop('aggregator'), default_args=dict(grid=config.grid))
     model = build(config)
-    aggregator = GaussRenderAggregator(grid=KITTI_GRID, gaussians=dict(feat_channels=32))
     assert trainable(model) + trainable(aggregator) == 210678412
-    assert trainable(model) + UNUSED == reference['variant_param_counts']['kitti360_6cam_embeds']['trainable']
-    back, _, unknown = to_official(model.state_dict())
-    assert set(back) == set(reference['keys']) and not unknown
-    assert back['pts_bbox_head.volume_embedding.0.weight'].shape == (128 * 128 * 16, 128)
+    counts = reference['variant_param_counts']['kitti360_6cam_embeds']
+    assert trainable(model) + UNUSED == counts['trainable']
+    assert sum(p.numel() for p in model.parameters()) + UNUSED == counts['total']
+    official = official_shapes(reference, 'kitti360')
+    _, renamed, _ = to_project(list(official))
+    state = model.state_dict()
+    assert shapes(state) == {renamed[key]: shape for key, shape in official.items() if renamed[key]}
+    back, _, unknown = to_official(state)
+    assert not unknown and shapes(back) == official
 
 
 def test_names():

@@ -6,9 +6,11 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 
+from projects.surroundocc.checkpoint import to_official, to_project_state_dict
 from projects.surroundocc.official_config import model_config_from_official
 
 DIMS = [16, 32]
+TEMPLATE = 'pts_bbox_head__transformer_template__encoder__transformerlayers'
 
 
 def official_config(**changes):
@@ -100,6 +102,85 @@ def test_without_semantics():
     assert model.occ_head.loss_occ.binary and model.occ_head.loss_occ.sem_scal_weight == 0
 
 
+def test_without_semantics_the_number_of_classes_means_nothing():
+    config = model_config_from_official(official_config(pts_bbox_head__use_semantic=False, pts_bbox_head__num_classes=1))
+    assert config['grid']['class_names'] == ('class_0', 'class_1')
+    assert MODELS.build(config).occ_head.occ[0].out_channels == 1
+
+
+def test_real_number_of_cameras():
+    # more embeddings than cameras, as in the single-camera models of GaussRender
+    changes = {
+        'pts_bbox_head__transformer_template__num_cams': 6,
+        f'{TEMPLATE}__attn_cfgs__0__num_cams': 6,
+    }
+    encoder = model_config_from_official(official_config(**changes), num_cams=1)['view_encoder']
+    assert (encoder['num_cams'], encoder['num_cam_embeds']) == (1, 6)
+    changes[f'{TEMPLATE}__attn_cfgs__0__num_cams'] = 2
+    encoder = model_config_from_official(official_config(**changes))['view_encoder']
+    assert (encoder['num_cams'], encoder['num_cam_embeds']) == (2, 6)
+
+
+DEFORMABLE = f'{TEMPLATE}__attn_cfgs__0__deformable_attention'
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'changes, sizes',
+    [
+        ({f'{DEFORMABLE}__num_heads': 4, f'{TEMPLATE}__conv_num': 2}, (16, 8, 4)),
+        # one number for all levels
+        (
+            {
+                f'{DEFORMABLE}__num_points': 3,
+                f'{TEMPLATE}__feedforward_channels': 32,
+                'pts_bbox_head__transformer_template__encoder__num_layers': 1,
+                'pts_bbox_head__img_channels': 16,
+            },
+            (16, 8, 4),
+        ),
+        (dict(pts_bbox_head__volume_w=[4, 2], pts_bbox_head__volume_h=[8, 4], pts_bbox_head__volume_z=[4, 2]), (8, 16, 8)),
+        # three levels, two of which come from the backbone
+        (
+            {
+                'img_neck__num_outs': 3,
+                'pts_bbox_head__volume_w': [8, 4, 2],
+                'pts_bbox_head__volume_h': [8, 4, 2],
+                'pts_bbox_head__volume_z': [4, 2, 1],
+                'pts_bbox_head__embed_dims': [16, 32, 48],
+                'pts_bbox_head__img_channels': [16, 16, 16],
+                'pts_bbox_head__conv_input': [48, 32, 32, 16, 16, 16, 16],
+                'pts_bbox_head__conv_output': [32, 32, 16, 16, 16, 16, 16],
+                'pts_bbox_head__upsample_strides': [1, 2, 1, 2, 1, 2, 1],
+                'pts_bbox_head__out_indices': [0, 2, 4, 6],
+                'pts_bbox_head__transformer_template__encoder__num_layers': [1, 2, 1],
+                f'{TEMPLATE}__feedforward_channels': [24, 32, 48],
+                f'{DEFORMABLE}__num_points': [2, 4, 1],
+            },
+            (16, 16, 8),
+        ),
+    ],
+)
+def test_other_sizes_build_and_run(changes, sizes):
+    config = official_config(**changes)
+    model = MODELS.build(model_config_from_official(config)).eval()
+    official, _, unknown = to_official(model.state_dict())
+    assert not unknown
+    head = config['pts_bbox_head']
+    for level, dims in enumerate(head['embed_dims']):
+        cells = head['volume_w'][level] * head['volume_h'][level] * head['volume_z'][level]
+        assert official[f'pts_bbox_head.volume_embedding.{level}.weight'].shape == (cells, dims)
+        assert official[f'pts_bbox_head.transformer.{level}.cams_embeds'].shape == (3, dims)
+    for block, (given, made) in enumerate(zip(head['conv_input'], head['conv_output'], strict=True)):
+        weight, stride = official[f'pts_bbox_head.deblocks.{block}.0.weight'], head['upsample_strides'][block]
+        assert weight.shape == ((made, given, 3, 3, 3) if stride == 1 else (given, made, *(stride,) * 3))
+    model.load_state_dict(to_project_state_dict(official), strict=True)
+    # a size that 32 does not divide
+    cameras = dict(ref2img=torch.randn(2, 3, 4, 4), img_wh=torch.tensor([101.0, 70]).expand(2, 3, 2), input_wh=(101, 70))
+    prediction = model.occ_head(model.view_encoder(model.extract_feat(torch.randn(2, 3, 3, 70, 101)), cameras))
+    assert prediction.logits[-1].shape == (2, 5, *sizes)
+
+
 def test_gaussrender_calls_the_head_head():
     config = official_config()
     config['head'] = config.pop('pts_bbox_head')
@@ -110,9 +191,6 @@ def test_class_names():
     assert model_config_from_official(official_config(), class_names=list('abcde'))['grid']['class_names'] == tuple('abcde')
     with pytest.raises(ValueError, match='num_classes of the original config must be 4 for this model family, got 5'):
         model_config_from_official(official_config(), class_names=list('abcd'))
-
-
-TEMPLATE = 'pts_bbox_head__transformer_template__encoder__transformerlayers'
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Translation of original model settings."""
 
 import pytest
+import torch
 from mmdet3d.registry import MODELS
-from tiny_symphonies import official_config
+from tiny_symphonies import build_model, build_samples, official_config
 
+from projects.symphonies.checkpoint import to_official, to_project_state_dict
 from projects.symphonies.official_config import model_config_from_official
 
 
@@ -38,6 +40,50 @@ def test_released_values_are_the_defaults():
     ours = model_config_from_official(config)
     assert ours['img_neck']['in_channels'] == [256, 512, 1024, 2048] and ours['view_encoder']['feat_levels'] == [0, 1, 2]
     assert ours['view_encoder']['num_queries'] == 100 and ours['occ_head']['loss_occ']['frustums'] == 8
+
+
+ENCODER = official_config()['encoder']
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(volume_scale=1, scene_pos=dict(num_embeds=[16, 12, 2], squeeze_dims=[2, 2, 1])),
+        dict(downsample_z=1, scene_pos=dict(num_embeds=[8, 6, 2], squeeze_dims=[2, 2, 1])),
+        dict(downsample_z=4, scene_pos=dict(num_embeds=[8, 6, 1], squeeze_dims=[2, 1, 1])),
+        dict(num_layers=4, num_classes=20, num_queries=3),
+        dict(view_scales=[4, 8, 16, 32], encoder={**ENCODER, 'total_num_feature_levels': 3}),
+        dict(view_scales=[8], encoder={**ENCODER, 'conv_dim': 24}),
+        dict(embed_dims=8),
+        dict(encoder={**ENCODER, 'depth': 50, 'conv_dim': 32, 'total_num_feature_levels': 5, 'enc_layers': 2}),
+    ],
+)
+def test_other_sizes_build_and_run(changes):
+    config = official_config(**changes)
+    model = build_model(**changes)
+    official, _, unknown = to_official(model.state_dict(), 'authors')
+    assert not unknown
+    x, y, z = config['scene_size']
+    scale, z_scale, dims = config['volume_scale'], config['downsample_z'], config['embed_dims']
+    assert official['decoder.scene_embed.weight'].shape == (x * y * z // scale**3 // z_scale, dims)
+    assert ('decoder.cls_head.0.0.weight' in official, 'decoder.cls_head.1.up_bn.0.weight' in official) == (
+        z_scale > 1,
+        scale > 1,
+    )
+    tables = config['scene_pos']
+    for axis, (size, factor) in enumerate(zip(tables['num_embeds'], tables['squeeze_dims'])):
+        assert official[f'decoder.scene_pos.embeds.{axis}.weight'].shape == (size * factor, dims // 2)
+    projected = 'encoder.out_projs.0.0.weight' in official
+    assert projected == (config['encoder']['conv_dim'] != dims)
+    decoder = 'encoder.model.panoptic_head.pixel_decoder.'
+    levels, layers = (config['encoder'][key] for key in ('total_num_feature_levels', 'enc_layers'))
+    assert official[f'{decoder}transformer.level_embed'].shape == (levels, config['encoder']['conv_dim'])
+    assert f'{decoder}transformer.encoder.layers.{layers - 1}.norms.0.weight' in official
+    model.load_state_dict(to_project_state_dict(official), strict=True)
+    inputs, samples = build_samples(2)
+    logits = model.encode_decode(inputs, samples).logits[-1]
+    assert logits.shape == (2, config['num_classes'], x, y, z) and logits.isfinite().all()
 
 
 @pytest.mark.parametrize(

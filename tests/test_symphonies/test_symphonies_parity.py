@@ -200,6 +200,22 @@ def test_logits(taps, case, model):
 
 
 @torch.no_grad()
+def test_two_samples_equal_two_single_runs(case, model):
+    """The case beside its mirror image with depths of its own and without projections from the sample."""
+    inputs = build_inputs(case)
+    other = dict(imgs=inputs['imgs'].flip(-1), depths=inputs['depths'].flip(-1) * 1.1)
+    sample = build_sample(case, projected=False)
+    both = {key: torch.cat((inputs[key], other[key])) for key in inputs}
+    with AllOutputs(model):
+        joint = model.encode_decode(both, [sample, sample]).logits
+        second = model.encode_decode(other, [sample]).logits
+    assert_close(joint[-1][:1], case['outputs']['ssc_logits'])
+    for index, logits in enumerate(second):
+        assert_close(joint[index][1:], logits)
+    assert not torch.allclose(joint[-1][0], joint[-1][1], atol=1e-2)
+
+
+@torch.no_grad()
 def test_prediction_from_the_cameras_alone(case, model):
     """Projections that the sample lacks are computed, to the same integers."""
     sample = build_sample(case, projected=False)
@@ -219,7 +235,6 @@ def test_projection_and_frustums(case, model):
     known = case['labels']['target'][0] != 255
     for box in range(16):
         assert torch.equal((boxes == box) & known, masks[box]), box
-    labels = case['labels']['target'][0].long()
     labels = case['labels']['target'][0].long()
     for box, theirs in enumerate(case['labels']['frustums_class_dists'][0]):
         counts = torch.bincount(labels[masks[box]], minlength=19).float()

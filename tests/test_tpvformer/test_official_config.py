@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 
+from projects.tpvformer.checkpoint import to_official, to_project_state_dict
 from projects.tpvformer.official_config import model_config_from_official
 
 
@@ -113,6 +114,53 @@ def test_small_model_builds_and_runs():
 def test_real_number_of_cameras():
     config = model_config_from_official(official_config(), num_cams=1)
     assert config['view_encoder']['num_cams'] == 1
+
+
+IMAGE = 'head__encoder__transformerlayers__attn_cfgs__1'
+DEFORMABLE = f'{IMAGE}__deformable_attention'
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'changes, sizes',
+    [
+        (dict(head__num_cams=1, aggregator__nbr_classes=19), (12, 8, 6)),
+        (dict(aggregator__scale_w=1, aggregator__scale_h=3, aggregator__scale_z=1), (6, 12, 2)),
+        (dict(aggregator__hidden_dims=24, aggregator__out_dims=None), (12, 8, 6)),
+        ({'head__num_feature_levels': 3, 'img_neck__num_outs': 3, f'{DEFORMABLE}__num_levels': 3}, (12, 8, 6)),
+        (
+            {
+                'head__encoder__num_points_in_pillar': [2, 3, 5],
+                f'{DEFORMABLE}__num_z_anchors': [2, 3, 5],
+                f'{DEFORMABLE}__num_points': [4, 3, 10],
+                f'{DEFORMABLE}__num_heads': 8,
+            },
+            (12, 8, 6),
+        ),
+        # tables larger than the plane
+        (dict(head__positional_encoding__row_num_embed=9, head__positional_encoding__col_num_embed=7), (12, 8, 6)),
+    ],
+)
+def test_other_sizes_build_and_run(changes, sizes):
+    config = official_config(**changes)
+    model = MODELS.build(model_config_from_official(config)).eval()
+    official, _, unknown = to_official(model.state_dict())
+    assert not unknown
+    head, lifter = config['head'], config['aggregator']
+    num_cams, num_classes = head['num_cams'], lifter['nbr_classes']
+    assert official['head.cams_embeds'].shape == (num_cams, 16)
+    assert official['head.level_embeds'].shape == (head['num_feature_levels'], 16)
+    assert official['head.positional_encoding.row_embed.weight'].shape == (head['positional_encoding']['row_num_embed'], 8)
+    assert official['aggregator.decoder.0.weight'].shape == (lifter['hidden_dims'], 16)
+    assert official['aggregator.classifier.weight'].shape == (num_classes, 16)
+    for plane, cells, anchors in zip(('hw', 'zh', 'wz'), (24, 8, 12), head['encoder']['num_points_in_pillar']):
+        assert official[f'head.encoder.ref_3d_{plane}'].shape == (1, anchors, cells, 3)
+    model.load_state_dict(to_project_state_dict(official), strict=True)
+    # a size that 32 does not divide
+    sizes_wh = torch.tensor([101.0, 70]).expand(2, num_cams, 2)
+    cameras = dict(ref2img=torch.randn(2, num_cams, 4, 4), img_wh=sizes_wh, input_wh=(101, 70))
+    prediction = model.occ_head(model.view_encoder(model.extract_feat(torch.randn(2, num_cams, 3, 70, 101)), cameras))
+    assert prediction.logits[0].shape == (2, num_classes, *sizes)
 
 
 def test_class_names():
