@@ -1,6 +1,5 @@
 """Gaussians and label grids to class, depth and alpha images with the rasteriser."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -117,7 +116,8 @@ def labels_from_points(labels: Tensor, points: list[Tensor], grid: VoxelGrid) ->
 def check_backend(backend: str | None) -> None:
     """Looks for the backend of the rasteriser when a model is built, so that a training does not fail at its first render.
 
-    Without the package nothing happens: models predict without it, and the first render says what is missing.
+    Without the package, or with one that cannot be imported, nothing happens: models predict without it, ``tools/train.py``
+    asks for it before it starts, and the first render says what is missing.
 
     Args:
         backend: As in :class:`GaussianRenderer`. None stands for ``'cuda'`` where a GPU is visible, else ``'cpu'``.
@@ -126,9 +126,10 @@ def check_backend(backend: str | None) -> None:
         ValueError: If the name is unknown.
         RuntimeError: If the rasteriser was built without it; the message holds the command that builds it.
     """
-    if importlib.util.find_spec('gaussian_rasterization') is None:
+    try:
+        rasterizer = load_rasterizer()
+    except ImportError:
         return
-    rasterizer = load_rasterizer()
     if backend is not None:
         rasterizer.require_backend(backend)
         return
