@@ -5,7 +5,8 @@ weights. One camera and a depth map from stereo per frame, grid in the Velodyne 
 class (255) count nowhere. Checkpoints are chosen on val (sequence 0006), the published numbers are those of test (0009).
 Departures: see _base_/models/symphonies.py (network) and _base_/datasets/sscbench-kitti360-depth.py (depth maps). The recipe is
 the released one, including the mirrored scenes whose camera stays as it is.
-Memory: model.occ_head.with_cp=True, then model.view_encoder.with_cp=True and model.img_neck.with_cp=True trade time for it.
+Memory: nothing is recomputed by default, and the head alone keeps 7.5 GB. On smaller GPUs set model.occ_head.with_cp=True
+(0.2 GB instead), then model.view_encoder.with_cp=True and model.img_neck.with_cp=True: more time, same numbers.
 """
 
 _base_ = [

@@ -3,7 +3,7 @@
 The one real camera, rendered from where it is; Gaussians of 0.1 m. Only the last output is rendered. Departures: those of the
 baseline. GaussRender released no code for this network: that its opacity is learned from the 128-channel features in front of
 the classifier is inferred from its other networks. model.aggregator.gaussians.feat_channels=None takes it from the logits.
-Memory: model.aggregator.gaussians.with_cp=True, besides the options of the baseline.
+Memory: the MLP of the opacity keeps up to 3.2 GB more; model.aggregator.gaussians.with_cp=True recomputes it.
 """
 
 _base_ = ['./symphonies_r50_4xb1-30e_sscbench-kitti360.py', '../_base_/gaussrender.py']

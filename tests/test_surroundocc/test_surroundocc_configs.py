@@ -63,6 +63,7 @@ def test_kitti360_children_take_geometry_and_weights_from_the_dataset(repo_root)
     for suffix in ('', '_gaussrender'):
         cfg = load(repo_root, f'8xb1-20e_sscbench-kitti360{suffix}')
         assert cfg.model.grid == cfg.grid == cfg.train_dataloader.dataset.grid
+        assert cfg.model.data_preprocessor.pad_size_divisor == 1
         with torch.device('meta'):
             aggregator = cfg.model.pop('aggregator', None)
             model = MODELS.build(cfg.model)

@@ -4,7 +4,8 @@ A child config sets ``model.grid`` and the loss's ``class_weights`` from its dat
 The network of GaussRender's variant was never released; its logs print these numbers and this parameter count. Departures:
   * sizes of the volumes follow from the grid;
   * any batch size; visibility per sample (there that of the first sample), image sizes per camera;
-  * images whose size 32 does not divide are padded, and a voxel that projects onto padding is not seen;
+  * images whose size 32 does not divide are padded (not those of SSCBench-KITTI-360, as published), and a voxel that projects
+    onto padding is not seen;
   * a layer that is never run (reference_points) is left out, the converter keeps its weights;
   * voxel loss of GaussRender: class-weighted cross-entropy and Lovász on all four outputs. The authors' own losses and recipe
     are in surroundocc/surroundocc_r101-dcn_authors_8xb1-24e_surroundocc-nus.py.
