@@ -7,7 +7,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from projects.occ.evaluation.functional import voxel_confusion
+from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
 from projects.occ.models.layers import project_points
 from projects.surroundocc.checkpoint import to_project_state_dict
 from projects.surroundocc.official_config import model_config_from_official
@@ -167,11 +167,17 @@ def test_every_trainable_parameter_gets_a_gradient(model, step):
 def test_counts_of_the_evaluation(taps, case):
     pred, gt = taps['prediction'].logits[-1].argmax(1), case['inputs']['gt_dense'].long()
     num_classes = case['occ_preds'][-1].shape[1]
+    total = 0
     for index, theirs in enumerate(case['eval']['score']):
         hist = torch.as_tensor(voxel_confusion(pred[index], gt[index], num_classes))
         ours = torch.stack((hist.diagonal(), hist.sum(1), hist.sum(0)), dim=1)
         ours[0] = torch.stack((hist[1:, 1:].sum(), hist[1:].sum(), hist[:, 1:].sum()))
         assert torch.equal(ours.to(theirs.dtype), theirs)
+        total = total + hist
+    summary = summarize_confusion(total, free_index=0, absent='exclude_union')
+    ious = [summary['IoU'], *summary['per_class'][1:]]
+    assert ious == pytest.approx(case['eval']['ious'], rel=1e-6)
+    assert summary['mIoU'] == pytest.approx(case['eval']['miou'], rel=1e-6)
 
 
 def test_checkpointing_changes_no_number(model, case, cameras, step):
