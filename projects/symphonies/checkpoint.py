@@ -157,8 +157,10 @@ def _buffers(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if all(table is not None for table in tables):
         base = [len(table) // squeeze for table, squeeze in zip(tables, _SQUEEZE)]
         cells = (base[0], base[1], base[2] * math.prod(_SQUEEZE))
-        axes = [torch.arange(n) / max(n - 1, 1) for n in cells]
-        buffers['decoder.voxel_grid'] = torch.stack(torch.meshgrid(*axes, indexing='ij'))
+        scene = ours.get(f'view_encoder.{_MARK}')
+        if scene is not None and len(scene) == math.prod(cells):  # the original knows these sub-cells only
+            axes = [torch.arange(n) / max(n - 1, 1) for n in cells]
+            buffers['decoder.voxel_grid'] = torch.stack(torch.meshgrid(*axes, indexing='ij'))
     classifier = ours.get('occ_head.classifier.bias')
     if classifier is not None and len(classifier) in _IMAGE_SIZES:
         height, width = _IMAGE_SIZES[len(classifier)]

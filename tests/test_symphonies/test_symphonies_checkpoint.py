@@ -157,6 +157,9 @@ def test_buffers_of_the_original_are_computed_or_put_back(case):
     assert to_official(ours, 'authors')[0]['decoder.image_grid'].shape == (1, 2, 370, 1220)
     ours['occ_head.classifier.bias'] = torch.zeros(5)
     assert 'decoder.image_grid' not in to_official(ours, 'authors')[0]
+    # one row of the tables less along x: sub-cells that the original does not have
+    ours['view_encoder.scene_pos.embeds.0.weight'] = torch.zeros(16, 12)
+    assert 'decoder.voxel_grid' not in to_official(ours, 'authors')[0]
 
 
 @pytest.mark.parametrize(
