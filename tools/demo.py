@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 CONFIG = 'configs/debug/tpvformer_tiny_synthetic-occ3d_gaussrender.py'
 DATA = 'data/synthetic'
+DRAWN = (0, 7, 15)  # frames of the test set
 GENERATE = [
     *('synthetic', '--format', 'occ3d', '--preset', 'tiny', '--image-size', '200x112', '--seed', '0', '--workers', '2'),
     *('--scenes-train', '24', '--scenes-val', '4', '--frames', '4'),
@@ -27,7 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'demo', help='where results go')
     parser.add_argument(
-        '--cfg-options', nargs='+', default=[], help='passed on to training and test, e.g. train_cfg.max_iters=20'
+        '--cfg-options', nargs='+', default=[], help='passed on to training and test, e.g. train_cfg.max_epochs=1'
     )
     return parser.parse_args(argv)
 
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         *('tools/test.py', CONFIG, checkpoint, '--work-dir', work_dir, '--metrics-json', scores, *options),
     )
     seconds['pictures'] = run(
-        'draw', 'tools/visualize.py', CONFIG, checkpoint, '--show-dir', work_dir / 'pictures', '--indices', 0, 7, 15, *options
+        'draw', 'tools/visualize.py', CONFIG, checkpoint, '--show-dir', work_dir / 'pictures', '--indices', *DRAWN, *options
     )
     model = json.loads(scores.read_text())
     prior = static_prior_metrics(ROOT / CONFIG)

@@ -1,0 +1,74 @@
+"""Every link of a document leads to a file, every anchor to a heading, and every command of a document to a script."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = re.compile(r'^(`{3,})[^\n]*\n.*?^\1', re.MULTILINE | re.DOTALL)
+LINK = re.compile(r'!?\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s+"[^"]*")?\)')
+SCRIPT = re.compile(r'\b((?:tools|tests|docs|extensions|projects)/[\w./-]+\.(?:py|sh))\b')
+NOT_OURS = ('build', 'data', 'work_dirs')  # and hidden folders
+
+
+def documents() -> list[Path]:
+    found = (path for path in ROOT.rglob('*.md') if not _skipped(path.relative_to(ROOT).parts[:-1]))
+    # the notes on data and results are documents, what else lies in these folders is not
+    return sorted([*found, *(ROOT / 'data').glob('README.md'), *(ROOT / 'work_dirs').glob('README.md')])
+
+
+def _skipped(folders: tuple[str, ...]) -> bool:
+    return any(folder.startswith('.') or folder in NOT_OURS for folder in folders)
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings: small letters, no punctuation, a hyphen for every space, numbers for repetitions."""
+    seen: dict[str, int] = {}
+    found = set()
+    for heading in re.findall(r'^#{1,6} +(.*?)\s*$', CODE.sub('', path.read_text()), re.MULTILINE):
+        text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', heading)
+        slug = re.sub(r'[^\w\- ]', '', text.lower()).replace(' ', '-')
+        found.add(f'{slug}-{seen[slug]}' if slug in seen else slug)
+        seen[slug] = seen.get(slug, 0) + 1
+    return found
+
+
+def broken_links(path: Path) -> list[str]:
+    broken = []
+    for link in LINK.findall(CODE.sub('', path.read_text())):
+        if re.match(r'[a-z]+:', link):
+            continue
+        file, _, anchor = unquote(link).partition('#')
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists() or (anchor and target.suffix == '.md' and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+def test_there_are_documents():
+    names = {path.relative_to(ROOT).as_posix() for path in documents()}
+    assert {'README.md', 'docs/datasets.md', 'docs/evaluation.md'} <= names
+
+
+@pytest.mark.parametrize('path', documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_scripts_of_a_document_exist(path):
+    broken = broken_links(path)
+    if path.name == 'benchmarks.md' and 'Not run yet.' in path.read_text():
+        # the files come with the measurements
+        broken = [link for link in broken if not link.startswith('benchmarks/')]
+    assert broken == []
+    # x stands for any name in the rules for contributors
+    named = {name for name in SCRIPT.findall(path.read_text()) if Path(name).stem not in ('x', 'test_x')}
+    gone = [name for name in named if not (ROOT / name).is_file() and not (path.parent / name).is_file()]
+    assert gone == []
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / 'other.md').write_text('# A `key`: two words\n## Again\n## Again\n```text\n# no heading\n```\n')
+    good = ['other.md', 'other.md#a-key-two-words', 'other.md#again-1', 'https://nowhere.example/x', '#here']
+    bad = ['gone.md', 'other.md#no-heading', 'other.md#again-2', '#there']
+    page = tmp_path / 'page.md'
+    page.write_text('# Here\n' + '\n'.join(f'see [it]({link}).' for link in good + bad) + '\n```\n[code](gone.md)\n```\n')
+    assert broken_links(page) == bad
