@@ -191,9 +191,9 @@ def _label_grid(benchmark: str, data_root: Path):
 def _report(findings: list, path: Path | None) -> int:
     from projects.occ.datasets.preparation.findings import print_findings, write_findings
 
+    print_findings(findings)
     if path is not None:
         write_findings(findings, path)
-    print_findings(findings)
     return 1 if findings else 0
 
 
@@ -339,7 +339,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except (ValueError, OSError) as error:
-        print(f'create_data.py {args.dataset}: {error}', file=sys.stderr)
+        # errors of the operating system name the file after a number
+        known = isinstance(error, OSError) and error.filename is not None
+        message = f"'{error.filename}': {error.strerror}" if known else error
+        print(f'create_data.py {args.dataset}: {message}', file=sys.stderr)
         return 2
 
 

@@ -85,6 +85,30 @@ def test_bad_values_give_one_line(create_data, tmp_path, capsys, arguments, mess
     assert not (tmp_path / 'd').exists()
 
 
+def test_files_that_do_not_exist_are_named(create_data, tmp_path, capsys):
+    absent = tmp_path / 'absent'
+    for arguments in (['convert-infos', absent, 'x.pkl'], ['make-labels', '--ann-file', absent, '--out', tmp_path / 'x']):
+        assert create_data.main([str(argument) for argument in arguments]) == 2
+        assert capsys.readouterr().err == f"create_data.py {arguments[0]}: '{absent}': No such file or directory\n"
+
+
+def test_findings_are_printed_before_a_report_that_cannot_be_written(create_data, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    arguments = [
+        'occ3d',
+        '--data-root',
+        str(tmp_path),
+        '--check',
+        '--workers',
+        '1',
+        '--report',
+        str(tmp_path / 'file' / 'r.json'),
+    ]
+    assert create_data.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert 'annotation-missing: 1' in shown.out and f"'{tmp_path / 'file'}'" in shown.err
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
