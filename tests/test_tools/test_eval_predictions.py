@@ -126,41 +126,54 @@ def test_same_integers_as_a_test_run_on_nuscenes(tool, streets, repo_root, tmp_p
         assert written['source']['preset'] == preset
 
 
-def test_same_integers_as_tools_test(tool, streets, repo_root, tmp_path):
-    """A model with random weights through tools/test.py, with every metric, and its predictions again."""
+@pytest.fixture(scope='module')
+def drives(tmp_path_factory):
+    """Generated drives in the format of SSCBench-KITTI-360."""
+    root = tmp_path_factory.mktemp('drives')
+    config = build_config(
+        formats=('sscbench-kitti360',), preset='tiny', image_size=(88, 24), scenes_train=1, scenes_val=1, frames=2
+    )
+    generate(config, root, workers=2)
+    return root
+
+
+VOXELS = {'mIoU', 'IoU', 'per_class'}
+RAYS = {'RayIoU', 'RayIoU@1', 'RayIoU@2', 'RayIoU@4'}
+IMAGES = {'img_mIoU', 'img_IoU', 'bev_mIoU', 'depth_L1'}
+
+
+@pytest.mark.parametrize(
+    ('preset', 'expected', 'metrics'),
+    [
+        ('occ3d', VOXELS | RAYS | IMAGES, ['--ray-iou', '--image-metrics', '--image-reduction', '2']),
+        ('surroundocc', VOXELS | RAYS, ['--ray-iou']),
+        # its frames have no poses
+        ('sscbench-kitti360', VOXELS | IMAGES, ['--image-metrics', '--image-reduction', '2']),
+    ],
+)
+def test_same_integers_as_tools_test(tool, request, repo_root, tmp_path, preset, expected, metrics):
+    """A model with random weights through tools/test.py, and its predictions again."""
     pytest.importorskip('gaussian_rasterization')
-    data = f'data_root={str(streets) + "/"!r}'
+    root = request.getfixturevalue('drives' if preset == 'sscbench-kitti360' else 'streets')
     config = tmp_path / 'tiny.py'
     config.write_text(
-        f'_base_ = [{str(repo_root / "configs/debug/surroundocc_tiny_synthetic-occ3d.py")!r}]\n'
-        f'test_dataloader = dict(dataset=dict({data}))\nexperiment_name = {tmp_path.name!r}\n'
+        f'_base_ = [{str(repo_root / f"configs/debug/surroundocc_tiny_synthetic-{preset}.py")!r}]\n'
+        f'test_dataloader = dict(dataset=dict(data_root={f"{root}/"!r}))\nexperiment_name = {tmp_path.name!r}\n'
         f'visualizer = dict(name={tmp_path.name!r})\n'
     )
     cfg = Config.fromfile(config)
     torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'random.pth')
     outputs = ['--out', tmp_path / 'pred', '--metrics-json', tmp_path / 'run.json', '--work-dir', tmp_path / 'work']
-    metrics = ['--ray-iou', '--image-metrics', '--image-reduction', '2']
     test_py = load_tool('test')
     with mock.patch('mmengine.config.config.FormatCode', lambda text, **_: (text, False)):
         assert test_py.main([str(item) for item in (config, tmp_path / 'random.pth', *outputs, *metrics)]) == 0
-    arguments = ['--preset', 'occ3d', '--pred', tmp_path / 'pred', '--config', config, '--out', tmp_path / 'saved.json']
+    arguments = ['--preset', preset, '--pred', tmp_path / 'pred', '--config', config, '--out', tmp_path / 'saved.json']
     assert tool.main([str(item) for item in (*arguments, '--workers', '0', *metrics)]) == 0
     run, saved = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('run', 'saved'))
-    assert {
-        'mIoU',
-        'IoU',
-        'per_class',
-        'RayIoU',
-        'RayIoU@1',
-        'RayIoU@2',
-        'RayIoU@4',
-        'img_mIoU',
-        'img_IoU',
-        'bev_mIoU',
-        'depth_L1',
-    } <= set(run)
+    assert expected <= set(run)
     assert {key: saved[key] for key in run if key != 'source'} == {key: run[key] for key in run if key != 'source'}
-    assert saved['frames'] == 4 and run['depth_L1'] > 0
+    assert saved['frames'] == (2 if preset == 'sscbench-kitti360' else 4)
+    assert run['precision'] > 0 and run.get('depth_L1', 1) > 0
 
 
 def test_same_integers_as_a_test_run_on_sscbench(tool, tmp_path):

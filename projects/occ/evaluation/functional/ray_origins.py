@@ -29,8 +29,8 @@ def lidar_origins(lidar2ego: np.ndarray, ego2global: np.ndarray, frame: int, ref
         raise ValueError(f"reference must be 'ego' or 'lidar', got {reference!r}")
     if not (np.isfinite(lidar2ego).all() and np.isfinite(ego2global).all()):
         raise ValueError(
-            'the poses of the scene are not finite; RayIoU needs lidar2ego and ego2global of every frame, '
-            'which this data set does not have'
+            'the poses of the scene are not finite; RayIoU needs lidar2ego and ego2global of every frame. Give a file of '
+            'origins instead (--origins), or a data set with poses (of SSCBench-KITTI-360: dataset.poses)'
         )
     lidar2global = ego2global @ lidar2ego
     relative = np.linalg.inv(lidar2global[frame]) @ lidar2global
