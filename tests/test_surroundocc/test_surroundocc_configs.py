@@ -77,6 +77,14 @@ def test_kitti360_children_take_geometry_and_weights_from_the_dataset(repo_root)
         assert size == (210678412 if aggregator else 210675310)
 
 
+def test_class_weights_are_those_of_the_original(repo_root, golden_dir):
+    theirs = torch.load(golden_dir / 'surroundocc_small.pt', weights_only=True)['gaussrender_voxel']['class_weights']
+    ours = load(repo_root, '8xb1-20e_surroundocc-nus').class_weights
+    torch.testing.assert_close(torch.tensor(ours), theirs.float(), atol=0, rtol=1e-6)
+    # Occ3D: another first class, the same sixteen, and free at the end
+    assert load(repo_root, '8xb1-20e_occ3d-nus').class_weights == [1.01552756, *ours[1:], 0.5]
+
+
 def test_headers_say_where_they_depart(repo_root):
     paths = sorted((repo_root / FOLDER).glob('*.py'))
     assert len(paths) >= 8

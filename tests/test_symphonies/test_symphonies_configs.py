@@ -41,6 +41,11 @@ def test_full_size(repo_root):
     assert 'MultiViewPhotoMetricDistortion' not in steps
 
 
+def test_class_weights_are_those_of_the_original(repo_root, golden_dir):
+    theirs = torch.load(golden_dir / 'symphonies_small.pt', weights_only=True)['class_weights']
+    torch.testing.assert_close(torch.tensor(load(repo_root, FULL).class_weights), theirs.float(), atol=1e-6, rtol=0)
+
+
 def test_recipe(repo_root):
     cfg = load(repo_root, FULL)
     model = meta_model(cfg.model)
