@@ -1,10 +1,14 @@
-"""Every link of a document leads to a file, every anchor to a heading, and every command of a document to a script."""
+"""Links of documents lead to files and headings, and commands name scripts and options that exist."""
 
 import re
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+
+from projects.occ.engine.checkpoint import TRUST_FLAG
+from projects.occ.engine.config_options import ALLOW_FLAG
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = re.compile(r'^(`{3,})[^\n]*\n.*?^\1', re.MULTILINE | re.DOTALL)
@@ -63,6 +67,35 @@ def test_links_and_scripts_of_a_document_exist(path):
     named = {name for name in SCRIPT.findall(path.read_text()) if Path(name).stem not in ('x', 'test_x')}
     gone = [name for name in named if not (ROOT / name).is_file() and not (path.parent / name).is_file()]
     assert gone == []
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Script and the rest of every command ``python tools/....py ...`` in code blocks, tables and sentences."""
+    text = re.sub(r'\s*\\\n\s*', ' ', text)
+    return re.findall(r'(?:python|\$\{?PYTHON\}?) (tools/\w+\.py)([^`\n]*)', text)
+
+
+@cache
+def known_flags(script: str) -> set[str]:
+    """Every option that a script, or the module that its options come from, adds to a parser."""
+    text = ''.join((ROOT / file).read_text() for file in (script, 'projects/occ/engine/command_line.py'))
+    flags = set(re.findall(r"'(--[a-z][\w-]*)'", text)) | {TRUST_FLAG, ALLOW_FLAG, '--help'}
+    return flags | {f'--no-{flag[2:]}' for flag in flags}
+
+
+@pytest.mark.parametrize('path', documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_of_a_document_have_the_options_that_they_name(path):
+    for script, arguments in commands(path.read_text()):
+        flags = set(re.findall(r'(?<!\S)\[?(--[a-z][\w-]*)', arguments.split(' #')[0]))
+        assert flags <= known_flags(script), f'{script}: {sorted(flags - known_flags(script))}'
+
+
+def test_commands_are_found():
+    text = 'Run `python tools/a.py X --one 1` or\n```bash\nFOO=1 python tools/b.py --two \\\n    --three  # why\n```\n'
+    assert commands(text) == [('tools/a.py', ' X --one 1'), ('tools/b.py', ' --two --three  # why')]
+    assert len(commands((ROOT / 'docs' / 'visualization.md').read_text())) > 10
+    assert {'--metrics-json', '--launcher', '--trust-checkpoint'} <= known_flags('tools/test.py')
+    assert '--metric-json' not in known_flags('tools/test.py')
 
 
 def test_broken_links_are_found(tmp_path):
