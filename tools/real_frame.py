@@ -10,6 +10,7 @@ Overlay pictures lay the label's voxels over the six images; look at them first:
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,16 +72,16 @@ def read_frames(shared: Path) -> list[SampleFrame]:
     """
     folder = _folder(shared, 'nuscenes_frame')
     info = next(iter(sorted(folder.glob('*.pkl'))), folder / '<info>.pkl')
-    record = _as_first_frame(read_info_file(str(_file(info)), with_boxes=True).records[0], 'scene-0061')
+    record = _as_first_frame(read_info_file(str(sample_file(info)), with_boxes=True).records[0], 'scene-0061')
     paths = [record.lidar_path, *(camera.img_path for camera in record.cameras.values())]
-    frames = [SampleFrame(record, {path: _file(folder / Path(path).name) for path in paths})]
+    frames = [SampleFrame(record, {path: sample_file(folder / Path(path).name) for path in paths})]
 
     folder = _folder(shared, 'nuscenes_val0_scene0003')
-    content = yaml.safe_load(_file(folder / 'sample0000.yaml').read_text())
+    content = yaml.safe_load(sample_file(folder / 'sample0000.yaml').read_text())
     infos = parse_infos({'infos': [content], 'metadata': {}}, origin=str(folder / 'sample0000.yaml'), with_boxes=True)
     record = _as_first_frame(infos.records[0], 'scene-0003')
-    sources = {camera.img_path: _file(folder / 'imgs' / f'{name}.jpg') for name, camera in record.cameras.items()}
-    sources[record.lidar_path] = _file(folder / '0.bin')
+    sources = {camera.img_path: sample_file(folder / 'imgs' / f'{name}.jpg') for name, camera in record.cameras.items()}
+    sources[record.lidar_path] = sample_file(folder / '0.bin')
     frames.append(SampleFrame(record, sources))
     return frames
 
@@ -188,7 +189,8 @@ def _folder(shared: Path, name: str) -> Path:
     return shared / name
 
 
-def _file(path: Path) -> Path:
+def sample_file(path: Path) -> Path:
+    """The path of a file that must be there."""
     if not path.is_file():
         raise FileNotFoundError(f"sample file '{path}' does not exist; the sample folder is incomplete")
     return path
@@ -198,11 +200,18 @@ def _png(rgb: np.ndarray) -> bytes:
     return cv2.imencode('.png', rgb[..., ::-1])[1].tobytes()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the tool; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(prepare: Callable[[Path, Path], list[Path]], description: str, out: str, argv: list[str] | None = None) -> int:
+    """Command line of a script that prepares a sample; returns the exit status.
+
+    Args:
+        prepare: Makes the data root from the folder of the samples, and returns the pictures.
+        description: Text of the help.
+        out: Default of ``--out`` below the repository.
+        argv: Arguments, None for those of the process.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--shared', type=Path, default=default_shared(), help='folder of the sample data [%(default)s]')
-    parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/real_frame', help='data root to make [%(default)s]')
+    parser.add_argument('--out', type=Path, default=ROOT / out, help='data root to make [%(default)s]')
     args = parser.parse_args(argv)
     try:
         pictures = prepare(args.shared, args.out)
@@ -212,6 +221,11 @@ def main(argv: list[str] | None = None) -> int:
     print(f'data root: {args.out}')
     print('look at: ' + ' '.join(str(picture) for picture in pictures))
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the tool; returns the exit status."""
+    return run(prepare, __doc__, 'work_dirs/real_frame', argv)
 
 
 if __name__ == '__main__':

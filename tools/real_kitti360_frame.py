@@ -8,7 +8,6 @@ called building. Dataset configs read it with ``data_root=<out>/``, ``sequences=
 Pictures, one per frame: the image with the LiDAR's points coloured by depth, the depth map, and the label over the image.
 """
 
-import argparse
 import gzip
 import json
 import sys
@@ -32,7 +31,7 @@ from projects.occ.datasets.transforms.depth import lidar_depth  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 from projects.occ.visualization.palettes import KITTI360_COLORS  # noqa: E402
 from projects.occ.visualization.voxel_drawing import draw_voxels  # noqa: E402
-from tools.real_frame import default_shared  # noqa: E402
+from tools.real_frame import run, sample_file  # noqa: E402
 
 DRIVE = sequence_name(0)
 FRAMES = ('000855', '002285')
@@ -168,9 +167,7 @@ def _depth_colors(depth: np.ndarray) -> np.ndarray:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise FileNotFoundError(f"sample file '{source}' does not exist; the sample folder is incomplete")
-    _write(target, source.read_bytes())
+    _write(target, sample_file(source).read_bytes())
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -179,18 +176,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the tool; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--shared', type=Path, default=default_shared(), help='folder of the sample data [%(default)s]')
-    parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/real_kitti360', help='data root to make [%(default)s]')
-    args = parser.parse_args(argv)
-    try:
-        pictures = prepare(args.shared, args.out)
-    except (FileNotFoundError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
-    print(f'data root: {args.out}')
-    print('look at: ' + ' '.join(str(picture) for picture in pictures))
-    return 0
+    return run(prepare, __doc__, 'work_dirs/real_kitti360', argv)
 
 
 if __name__ == '__main__':
