@@ -41,6 +41,13 @@ def shared_data() -> Path:
     return _existing(Path(os.environ.get('OCC_SHARED_DATA', shared / 'data')), 'real data samples', 'OCC_SHARED_DATA')
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _default_scope() -> None:
+    # before fixtures of modules, which come before those of functions and may build models too
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope('mmdet3d')
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state() -> None:
     torch.manual_seed(0)
