@@ -2,8 +2,6 @@
 
 import argparse
 import importlib.util
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -230,9 +228,3 @@ def test_a_failed_write_leaves_the_old_file(tool, official, tmp_path, monkeypatc
     with pytest.raises(OSError, match='disk full'):
         tool.main(['tpvformer', official, str(out), '--summary'])
     assert out.read_bytes() == b'old' and [p.name for p in tmp_path.iterdir()] == ['out.pth']
-
-
-def test_help_from_another_directory(repo_root, tmp_path):
-    script = repo_root / 'tools' / 'convert_checkpoint.py'
-    result = subprocess.run([sys.executable, str(script), '--help'], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert 'tpvformer' in result.stdout and '--reverse' in result.stdout

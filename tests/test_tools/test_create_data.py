@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -124,14 +122,8 @@ def test_usage_errors(create_data, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_help_of_every_command_from_another_folder(request, tmp_path, create_data, capsys):
-    commands = ('occ3d', 'surroundocc', 'sscbench-kitti360', 'synthetic', 'convert-infos', 'make-labels')
-    tool = request.config.rootpath / 'tools' / 'create_data.py'
-    shown = subprocess.run(
-        [sys.executable, str(tool), '--help'], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
-    assert all(command in shown for command in commands)
-    for command in commands:
+def test_help_of_every_command(create_data, capsys):
+    for command in ('occ3d', 'surroundocc', 'sscbench-kitti360', 'synthetic', 'convert-infos', 'make-labels'):
         with pytest.raises(SystemExit, match='0'):
             create_data.main([command, '--help'])
         assert f'{command} [-h]' in ' '.join(capsys.readouterr().out.split())

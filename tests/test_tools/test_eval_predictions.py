@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -301,14 +300,3 @@ def test_arguments_that_do_not_fit(tool, tmp_path, capsys):
     os.rename(tmp_path / 'pred' / 'token0.npz', tmp_path / 'pred' / 'other.npz')
     assert tool.main(arguments) == 1
     assert 'none of the 1 predictions (such as other) is named like one of the 1 labels (such as token0)' in last_line(capsys)
-
-
-def test_help_from_elsewhere(tmp_path, repo_root):
-    run = subprocess.run(
-        [sys.executable, str(repo_root / 'tools' / 'eval_predictions.py'), '--help'],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0 and '--preset' in run.stdout, run.stderr[-2000:]
