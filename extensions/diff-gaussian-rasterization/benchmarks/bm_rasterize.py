@@ -358,9 +358,10 @@ def plot(rows, path):
         axis.set_xlabel('milliseconds, median')
         axis.set_title(f'{threads} thread' + ('s' if threads > 1 else ''))
         axis.margins(x=0.15, y=0.01)
+        axis.set_ylim(-1, len(panel) + 2)  # room for the legend above the bars
         axis.grid(axis='x', alpha=0.3)
         axis.set_axisbelow(True)
-        axis.legend(loc='lower right')
+        axis.legend(loc='upper right', ncols=2)
     replace(path, lambda temporary: figure.savefig(temporary, dpi=120, format='png'))
 
 
