@@ -103,7 +103,8 @@ def check_rasteriser(cfg: Config) -> None:
             '--cfg-options model.aggregator=None'
         ) from error
 
-    chosen = (aggregator.get('renderer') or {}).get('backend')
+    renderer = aggregator.get('renderer') if isinstance(aggregator, dict) else None
+    chosen = (renderer or {}).get('backend')
     try:
         require_backend(chosen or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except (RuntimeError, ValueError) as error:
