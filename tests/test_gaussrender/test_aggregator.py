@@ -9,8 +9,6 @@ from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, save_che
 from projects.gaussrender.aggregator import GaussRenderAggregator, cameras_from_samples
 from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid
 
-pytest.importorskip('gaussian_rasterization')
-
 
 @pytest.fixture
 def samples(cameras, labels):

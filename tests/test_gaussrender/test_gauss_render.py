@@ -7,7 +7,6 @@ import torch
 
 from projects.gaussrender import CameraBatch, GaussRender
 
-pytest.importorskip('gaussian_rasterization')
 TERMS = ('loss_render_cam_sem', 'loss_render_cam_depth', 'loss_render_bev_sem', 'loss_render_bev_depth')
 
 

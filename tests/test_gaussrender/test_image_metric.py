@@ -13,8 +13,6 @@ from projects.gaussrender import GaussRender
 from projects.gaussrender.image_metric import RenderedImageMetric
 from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
 
-pytest.importorskip('gaussian_rasterization')
-
 BEV = dict(size=16)
 
 

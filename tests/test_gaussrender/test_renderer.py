@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from gaussian_rasterization import backends
 from projects.gaussrender import renderer
 from projects.gaussrender.cameras import CameraBatch
 from projects.gaussrender.gaussians import VoxelsToGaussians
 from projects.gaussrender.renderer import GaussianRenderer, labels_from_points, visible_voxels
 from projects.occ.structures import VoxelGrid
 
-pytest.importorskip('gaussian_rasterization')
 BACKGROUND = np.array([0.0, 0, 0, 1])
 
 
@@ -190,7 +190,6 @@ class TestBackend:
 
     @pytest.fixture
     def without_cuda_backend(self, monkeypatch):
-        backends = pytest.importorskip('gaussian_rasterization').backends
         monkeypatch.setattr(backends, 'AVAILABLE', dict(cpu=True, cuda=False, reference=True))
 
     def test_gpu_without_its_backend(self, grid, without_cuda_backend, monkeypatch):

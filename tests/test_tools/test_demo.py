@@ -15,7 +15,6 @@ from toy_occupancy import REPO_ROOT, load_tool  # noqa: E402
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
     """The tool, with a smaller data set, and its steps in this process."""
-    pytest.importorskip('gaussian_rasterization')
     tool = load_tool('demo')
     data = tmp_path / 'data'
     loaders = ''.join(

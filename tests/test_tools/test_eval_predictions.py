@@ -1,6 +1,5 @@
 """tools/eval_predictions.py: the integers of a test run for every benchmark, file names, guards, errors."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -104,10 +103,8 @@ def test_same_integers_as_a_test_run_on_nuscenes(tool, streets, repo_root, tmp_p
     grid = cfg.test_dataloader.dataset.grid
     scale = get_preset(preset).gaussian_scale(VoxelGrid.build(grid))
     extra = [dict(type='RayIoUMetric', grid=grid, preset=preset, origins=cfg.test_dataloader.dataset)]
-    arguments = ['--ray-iou']
-    if importlib.util.find_spec('gaussian_rasterization'):
-        extra.append(dict(type='RenderedImageMetric', grid=grid, gaussian_scale=scale, reduction=1))
-        arguments.append('--image-metrics')
+    extra.append(dict(type='RenderedImageMetric', grid=grid, gaussian_scale=scale, reduction=1))
+    arguments = ['--ray-iou', '--image-metrics']
     expected = run_in_process(cfg, tmp_path / 'pred', extra)
     assert 0 < expected['occ/mIoU'] < 1 and 0 < expected['occ/RayIoU'] < 1
     config = repo_root / 'configs' / '_base_' / 'datasets' / f'synthetic-{preset}.py'
@@ -152,7 +149,6 @@ IMAGES = {'img_mIoU', 'img_IoU', 'bev_mIoU', 'depth_L1'}
 )
 def test_same_integers_as_tools_test(tool, request, repo_root, tmp_path, preset, expected, metrics):
     """A model with random weights through tools/test.py, and its predictions again."""
-    pytest.importorskip('gaussian_rasterization')
     root = request.getfixturevalue('drives' if preset == 'sscbench-kitti360' else 'streets')
     config = tmp_path / 'tiny.py'
     config.write_text(

@@ -173,7 +173,6 @@ def test_bad_label_files(tool, label_file, tmp_path, capfd):
 
 
 def test_draws_a_model_with_its_renderer(tool, frames, tmp_path):
-    pytest.importorskip('gaussian_rasterization')
     configs, weights = frames
     assert tool.main([configs['rendered'], weights, '--show-dir', str(tmp_path), '--indices', '1', '--single']) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ['frame1']

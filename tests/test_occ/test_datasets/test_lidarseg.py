@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
+from nuscenes.utils.color_map import get_colormap
 
 from projects.occ.datasets.lidarseg import CLASS_OF_RAW, LIDARSEG_ID, RAW_NAMES, read_lidarseg
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 
 
 def test_raw_names_are_those_of_the_devkit():
-    color_map = pytest.importorskip('nuscenes.utils.color_map')
-    assert list(RAW_NAMES) == list(color_map.get_colormap())
+    assert list(RAW_NAMES) == list(get_colormap())
 
 
 def test_sixteen_classes_and_noise(tmp_path):
