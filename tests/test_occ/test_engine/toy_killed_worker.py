@@ -4,11 +4,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from unittest import mock
 
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
-from toy_occupancy import train
+from toy_occupancy import one_process_group, train
 
 
 @HOOKS.register_module()
@@ -33,6 +32,5 @@ def main(folder: Path, step: str) -> None:
 
 
 if __name__ == '__main__':
-    # a process can join the group of one torchrun only once: keep it between the runs
-    with mock.patch('projects.occ.engine.command_line.leave_process_group'):
+    with one_process_group():
         main(Path(sys.argv[1]), sys.argv[2])

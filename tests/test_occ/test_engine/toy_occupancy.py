@@ -4,6 +4,8 @@ import importlib.util
 import random
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
 
+from projects.occ.engine.distributed import leave_process_group
 from projects.occ.structures import OccDataSample
 
 REPO_ROOT = Path(__file__).resolve().parents[3]
@@ -229,3 +232,14 @@ test_cfg = dict(type='TestLoop')
 """
     )
     return path
+
+
+@contextmanager
+def one_process_group() -> Iterator[None]:
+    """Lets several tools run in one process of torchrun, which can join its group only once, and leaves it afterwards.
+
+    A process that ends while the threads of its group still run may abort, with a wrong exit code after right results.
+    """
+    with mock.patch('projects.occ.engine.command_line.leave_process_group'):
+        yield
+    leave_process_group()

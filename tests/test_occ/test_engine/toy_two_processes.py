@@ -2,9 +2,8 @@
 
 import sys
 from pathlib import Path
-from unittest import mock
 
-from toy_occupancy import evaluate, train
+from toy_occupancy import evaluate, one_process_group, train
 
 
 def main(folder: Path) -> None:
@@ -17,6 +16,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == '__main__':
-    # a process can join the group of one torchrun only once: keep it between the runs
-    with mock.patch('projects.occ.engine.command_line.leave_process_group'):
+    with one_process_group():
         main(Path(sys.argv[1]))
