@@ -1,11 +1,13 @@
 """Several processes, with or without GPUs."""
 
+import gc
 import logging
 import os
 from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
+import torch.distributed.nn.functional  # imported once a group exists, its default arguments would keep that group for ever
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
@@ -98,6 +100,11 @@ def set_sync_bn(cfg: Config, kind: str) -> None:
 
 
 def leave_process_group() -> None:
-    """Ends the process group of a finished distributed run, if there is one."""
+    """Ends the process group of a finished distributed run, if there is one, and the threads of gloo with it.
+
+    A thread that still drops the tensors of its last work while Python shuts down would abort the process, which then ends with
+    an error after all its results are right.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # models of finished runs hold the group, and lie in reference cycles
         torch.distributed.destroy_process_group()
