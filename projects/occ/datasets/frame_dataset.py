@@ -1,8 +1,10 @@
 """What the data sets of all benchmarks share: errors that name the frame, and an option to pass over damaged frames."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
+from mmdet3d.registry import TRANSFORMS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
@@ -17,6 +19,7 @@ class FrameDataset(BaseDataset):
     (``OSError`` and ``ValueError`` with the file's name) is passed on as it is; anything else is wrapped.
 
     Args:
+        pipeline: Transforms, or how to build them.
         skip_corrupt: Only for training: instead of stopping at a frame whose files are missing or damaged, train on another
             frame, drawn at random, in its place. Each such frame is logged as an error on every rank, once, with its file and
             with the number of frames skipped so far by all workers; ``num_skipped`` is that number. More than one frame and
@@ -28,14 +31,16 @@ class FrameDataset(BaseDataset):
         ValueError: If ``skip_corrupt`` is set for testing, where it would change the numbers.
     """
 
-    def __init__(self, *args, skip_corrupt: bool = False, test_mode: bool = False, **kwargs) -> None:
+    def __init__(self, *args, pipeline: Sequence = (), skip_corrupt: bool = False, test_mode: bool = False, **kwargs) -> None:
         if skip_corrupt and test_mode:
             raise ValueError(
                 'dataset.skip_corrupt is for training only: a metric over fewer frames is not comparable. Find the damaged '
                 'files with tools/create_data.py ... --check and copy them again (docs/datasets.md, "Checking a data root")'
             )
         self.skip_corrupt = skip_corrupt
-        super().__init__(*args, test_mode=test_mode, **kwargs)
+        # built here, so that the data set also works outside a Runner, which sets the default registry scope
+        steps = [step if callable(step) else TRANSFORMS.build(step) for step in pipeline]
+        super().__init__(*args, pipeline=steps, test_mode=test_mode, **kwargs)
 
     def full_init(self) -> None:
         """Loads the annotations, as in mmengine."""

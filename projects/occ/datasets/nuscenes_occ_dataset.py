@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmdet3d.registry import TRANSFORMS
 from mmengine.fileio import join_path
 from mmengine.logging import print_log
 
@@ -99,8 +98,7 @@ class NuScenesOccDataset(FrameDataset):
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=prefix,
-            # built here, so that the data set also works outside a Runner, which sets the default registry scope
-            pipeline=[step if callable(step) else TRANSFORMS.build(step) for step in pipeline],
+            pipeline=pipeline,
             test_mode=test_mode,
             **kwargs,
         )

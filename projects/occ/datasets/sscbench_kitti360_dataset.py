@@ -19,6 +19,7 @@ from .frame_dataset import FrameDataset
 from .kitti360_labels import LABEL_SUFFIX, read_label, warn_if_upper_classes_miss
 from .kitti360_poses import read_poses
 from .kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration
+from .transforms.loading import is_complete
 
 # Sequence numbers of each split, in the benchmark's order.
 SPLITS: dict[str, tuple[int, ...]] = {'train': (4, 0, 10, 2, 3, 5, 7), 'val': (6,), 'test': (9,)}
@@ -147,7 +148,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         super().__init__(
             data_root=data_root,
             data_prefix=prefix,
-            pipeline=list(pipeline),
+            pipeline=pipeline,
             test_mode=test_mode,
             **kwargs,
         )
@@ -243,7 +244,8 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         path = info['img_paths'][0]
         if not exists(path, backend_args=self.backend_args):
             return
-        image = mmcv.imfrombytes(get(path, backend_args=self.backend_args))
+        data = get(path, backend_args=self.backend_args)
+        image = mmcv.imfrombytes(data) if is_complete(data) else None
         width, height = self.camera.image_wh
         if image is not None and image.shape[1::-1] != (width, height):
             raise ValueError(
@@ -252,10 +254,19 @@ class SSCBenchKITTI360Dataset(FrameDataset):
             )
 
     def _check_classes(self, infos: Sequence[dict]) -> None:
-        """Looks for labels that were made with another data set's map, in the frames that have one."""
+        """Looks for labels that were made with another data set's map, in the frames that have one.
+
+        With ``skip_corrupt`` a damaged label is passed over: its frame is skipped and reported when training draws it.
+        """
         counts = np.zeros(256, dtype=np.int64)
         for info in infos:
-            if exists(info['occ_path'], backend_args=self.backend_args):
+            if not exists(info['occ_path'], backend_args=self.backend_args):
+                continue
+            try:
                 labels = read_label(info['occ_path'], self.grid, f'label of frame {info["token"]}', self.backend_args)
-                counts += np.bincount(labels.reshape(-1), minlength=256)
+            except (OSError, ValueError):
+                if not self.skip_corrupt:
+                    raise
+                continue
+            counts += np.bincount(labels.reshape(-1), minlength=256)
         warn_if_upper_classes_miss(counts, f"first, middle and last label of split '{self.split}'")

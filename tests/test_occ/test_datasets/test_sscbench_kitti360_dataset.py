@@ -1,5 +1,6 @@
 import gzip
 import math
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import cv2
@@ -9,6 +10,7 @@ import torch
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
 
 from projects.occ.datasets import SSCBenchKITTI360Dataset
 from projects.occ.datasets.kitti360_poses import write_poses
@@ -326,6 +328,31 @@ def test_image_of_another_size_is_refused(build, tree):
     add_frame(tree.root, sequence_name(6), '000000', size=(704, 188))
     with pytest.raises(ValueError, match=r"000000\.png' has 704 x 188 pixels, but the calibration is .* 1408 x 376"):
         build()
+
+
+@pytest.mark.parametrize('damage', [b'', b'no image', None], ids=['empty', 'garbage', 'cut short'])
+def test_a_damaged_first_image_is_left_to_its_transform(build, tree, damage):
+    path = tree.root / 'data_2d_raw' / sequence_name(6) / 'image_00' / 'data_rect' / '000000.png'
+    path.write_bytes(path.read_bytes()[:500] if damage is None else damage)
+    dataset = build()
+    with pytest.raises(ValueError, match=r"frame 2013_05_28_drive_0006_sync_000000: '.*000000\.png' .* not a complete image"):
+        dataset[0]
+
+
+def test_a_damaged_label_stops_at_once_or_is_skipped(build, tree):
+    path = tree.root / 'preprocess' / 'labels' / sequence_name(6) / '000000_1_1.npy'
+    path.write_bytes(b'xx')
+    with pytest.raises(ValueError, match=r"000000: '.*000000_1_1\.npy' \(2 bytes\) is damaged or cut short"):
+        build()
+    dataset = build(skip_corrupt=True)
+    assert dataset.num_skipped == 0 and dataset[0]['data_samples'].frame_idx in (5, 10)
+    assert dataset.num_skipped == 1
+
+
+def test_works_outside_a_runner(tree, monkeypatch):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    dataset = SSCBenchKITTI360Dataset(grid=GRID, data_root=str(tree.root), split='val', pipeline=PIPELINE)
+    assert dataset[1]['data_samples'].frame_idx == 5
 
 
 def test_labels_made_with_another_map_are_warned_about(build, tree, monkeypatch):
