@@ -72,7 +72,8 @@ model = dict(
             sem_scal_weight=0.0,
             geo_scal_weight=0.0,
             decay=0.5,  # factor from each output to the next coarser one
-            label_reduction='strided',  # labels of the coarse outputs: or 'sparse_last', 'sparse_last_known', 'majority'
+            # labels of the coarse outputs: or 'sparse_last', 'sparse_last_known', 'majority', 'majority_occupied'
+            label_reduction='strided',
             mask='none',  # or 'camera', 'lidar', 'both': voxels that count
         ),
     ),

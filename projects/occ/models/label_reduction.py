@@ -7,7 +7,7 @@ from torch import Tensor
 
 from projects.occ.structures import VoxelGrid
 
-REDUCTIONS = ('strided', 'sparse_last', 'sparse_last_known', 'majority')
+REDUCTIONS = ('strided', 'sparse_last', 'sparse_last_known', 'majority', 'majority_occupied')
 
 
 def _factors(fine: Sequence[int], coarse: Sequence[int]) -> tuple[int, int, int]:
@@ -72,7 +72,10 @@ def reduce_labels(
             whose files list the occupied voxels in this order). An ignored child counts as not free.
         ``'sparse_last_known'``: The same, but an ignored child decides only where no other one is occupied. For labels with
             many ignored voxels, which would otherwise blank out most coarse cells.
-        ``'majority'``: The most frequent class; ignored voxels do not vote, of two that draw the smaller id wins.
+        ``'majority'``: The most frequent class, free among them; ignored voxels do not vote, of two that draw the smaller id
+            wins. Not how SSCBench pools its labels, which is the next one.
+        ``'majority_occupied'``: The most frequent class but free; free only where no voxel is occupied, of two classes that
+            draw the smaller id wins (majority pooling of SSCBench and MonoScene, which made the coarse files ``_1_8.npy``).
 
     Args:
         labels: (B, X, Y, Z) integer class ids.
@@ -98,6 +101,10 @@ def reduce_labels(
     if rule == 'majority':
         return _most_frequent(children, counts, grid)
     occupied = counts & (children != grid.free_index)
+    if rule == 'majority_occupied':
+        pooled = _most_frequent(children, occupied, grid)
+        any_free = (counts & (children == grid.free_index)).any(-1)
+        return torch.where((pooled == grid.ignore_index) & any_free, grid.free_index, pooled)
     reduced = torch.full_like(children[..., 0], grid.free_index).masked_fill(~counts.any(-1), grid.ignore_index)
     reduced = _last_of(children, occupied, reduced)
     if rule == 'sparse_last_known':

@@ -72,6 +72,39 @@ def test_majority_counts_votes():
     assert reduce_labels(torch.full((1, *SHAPE), 255), (2, 1, 1), make_grid(), 'majority').eq(255).all()
 
 
+def pool_block(values, free):
+    """SSCBench's pooling of one block: the most frequent value but free and ignored, else free, else ignored."""
+    values, counts = np.unique(values, return_counts=True)
+    occupied = (values != free) & (values != 255)
+    if occupied.any():
+        return values[occupied][np.argmax(counts[occupied])]
+    return free if (values == free).any() else 255
+
+
+@pytest.mark.parametrize('free', [0, 3])
+@pytest.mark.parametrize('shape', [(4, 2, 2), (2, 1, 1), (8, 4, 4)])
+def test_majority_occupied_is_the_pooling_of_sscbench(free, shape):
+    labels = random_labels(free)
+    labels[0, :4], labels[0, 1, 0, 0], labels[1, 4:] = 255, free, 255
+    coarse = reduce_labels(labels, shape, make_grid(free), 'majority_occupied')
+    (a, b, c) = (fine // size for fine, size in zip(SHAPE, shape))
+    for batch, x, y, z in np.ndindex(2, *shape):
+        block = labels[batch, a * x : a * x + a, b * y : b * y + b, c * z : c * z + c].numpy()
+        assert coarse[batch, x, y, z] == pool_block(block, free)
+    assert {255, free} < set(coarse.unique().tolist())
+
+
+def test_majority_occupied_of_hand_counted_blocks():
+    blocks = {1: [0, 0, 0, 0, 0, 0, 0, 1], 2: [2, 2, 1, 0, 0, 0, 255, 255], 0: [255] * 7 + [0], 255: [255] * 8}
+    blocks[3] = [3, 3, 255, 255, 255, 0, 0, 0]
+    grid = VoxelGrid([0, 0, 0, 2, 2, 2], 1.0, (2, 2, 2), 'lidar', 0, class_names=['a', 'b', 'c', 'd'])
+    for expected, values in blocks.items():
+        assert reduce_labels(torch.tensor(values).view(1, 2, 2, 2), (1, 1, 1), grid, 'majority_occupied').item() == expected
+    draw = torch.tensor([3, 3, 1, 1, 0, 0, 0, 255]).view(1, 2, 2, 2)
+    assert reduce_labels(draw, (1, 1, 1), grid, 'majority_occupied').item() == 1
+    assert reduce_labels(draw, (1, 1, 1), grid, 'majority').item() == 0
+
+
 @pytest.mark.parametrize('rule', REDUCTIONS)
 def test_masked_voxels_take_no_part(rule):
     labels = random_labels(0)
