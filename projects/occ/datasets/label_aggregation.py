@@ -28,7 +28,7 @@ class LidarFrame:
     Attributes:
         points: (P, 3) metres, LiDAR frame.
         lidar2global: (4, 4).
-        boxes: With ``instance_tokens``, the names of objects across frames.
+        boxes: With ``instance_tokens``, the names of objects across frames; a frame by itself needs none.
         semantics: (P,) lidarseg classes 1..16, 0 where unknown; None if there are none.
     """
 
@@ -44,20 +44,11 @@ class SceneAggregator:
     Args:
         frames: In any order.
         settings: Rules of label making; ``box_margin``, ``min_range`` and the ground's rules are used.
-
-    Raises:
-        ValueError: If boxes have no names across frames.
     """
 
     def __init__(self, frames: Sequence[LidarFrame], settings: LabelSettings | None = None) -> None:
         self.settings = settings or LabelSettings()
         self.frames = list(frames)
-        for index, frame in enumerate(self.frames):
-            if len(frame.boxes.names) and frame.boxes.instance_tokens is None:
-                raise ValueError(
-                    f'frame {index} has boxes without instance_tokens, so objects cannot be followed through the scene; use an '
-                    'annotation file made by tools/create_data.py, or make the label of single frames'
-                )
         self._ground = [self._ground_points(frame) for frame in self.frames]
         self._members = [self._box_members(*pair) for pair in zip(self.frames, self._ground)]
 
@@ -68,11 +59,20 @@ class SceneAggregator:
             target: Index of the key frame.
             grid: Frames that are too far away to reach it are left out.
             frames: Indices of the frames to use; None for all. The target is always used.
+
+        Raises:
+            ValueError: If more than one frame is used and boxes have no names across frames.
         """
         key = self.frames[target]
-        numbers = {token: number for number, token in enumerate(key.boxes.instance_tokens or ())}
+        numbers = {name: number for number, name in enumerate(_object_names(key.boxes))}
         to_key = np.linalg.inv(key.lidar2global)
         chosen = range(len(self.frames)) if frames is None else sorted({*frames, target})
+        for index in chosen if len(chosen) > 1 else ():
+            if self.frames[index].boxes.names and self.frames[index].boxes.instance_tokens is None:
+                raise ValueError(
+                    f'frame {index} has boxes without instance_tokens, so objects cannot be followed through the scene; use an '
+                    'annotation file made by tools/create_data.py, or make labels of single frames (--window 0)'
+                )
         # no LiDAR of a vehicle sees further than this
         reach = 0.5 * float(np.linalg.norm(grid.extent[:2])) + 100.0
         result = []
@@ -98,8 +98,8 @@ class SceneAggregator:
         kept = [np.flatnonzero(static)]
         # rays to objects of another time would pass through the present
         ends = points[0] if index != target else moved[far]
-        for number, token in enumerate(frame.boxes.instance_tokens or ()):
-            there = numbers.get(token)
+        for number, name in enumerate(_object_names(frame.boxes)):
+            there = numbers.get(name)
             mine = np.flatnonzero((members == number) & far)
             if there is None or not len(mine):
                 continue
@@ -129,6 +129,11 @@ class SceneAggregator:
             low = frame.semantics is None and box[5] < 4 * self.settings.ground_height
             members[in_box(frame.points, box, self.settings.box_margin) & (~other | low)] = number
         return members
+
+
+def _object_names(boxes: BoxRecord) -> Sequence:
+    """What tells the objects of a frame apart: their names, or their numbers if they have none."""
+    return range(len(boxes.names)) if boxes.instance_tokens is None else boxes.instance_tokens
 
 
 def to_box_axes(points: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ class LidarSweep:
         origin: (3,) where the sensor was, same frame.
         semantics: (P,) nuScenes lidarseg classes 1..16, 0 where unknown; None if there are none.
         members: (P,) number of the key frame's box that a point belongs to, -1 for none; None if that is to be found out.
+            Points that belong to a box are kept wherever they are: their object may now be where the sensor was.
         ray_ends: (R, 3) where rays from ``origin`` ended, if they are others than ``points``.
     """
 
@@ -248,6 +249,8 @@ def camera_visibility(
 def _without_ego_vehicle(sweep: LidarSweep, min_range: float) -> LidarSweep:
     points = np.asarray(sweep.points, dtype=np.float64)
     keep = np.linalg.norm(points[:, :2] - np.asarray(sweep.origin)[:2], axis=1) >= min_range
+    if sweep.members is not None:
+        keep |= sweep.members >= 0
     semantics, members = (None if values is None else values[keep] for values in (sweep.semantics, sweep.members))
     return LidarSweep(points[keep], sweep.origin, semantics, members, sweep.ray_ends)
 

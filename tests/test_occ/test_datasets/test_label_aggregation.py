@@ -128,11 +128,33 @@ def test_frames_far_away_are_left_out(scene):
     assert len(SceneAggregator([*scene, far]).sweeps(1, GRID)) == 3
 
 
-def test_boxes_need_names():
-    frame = make_frame(0)
-    frame.boxes = BoxRecord(frame.boxes.boxes, frame.boxes.names)
-    with pytest.raises(ValueError, match='frame 0 has boxes without instance_tokens, so objects cannot be followed'):
-        SceneAggregator([frame])
+def test_boxes_need_names_only_across_frames(scene):
+    nameless = [LidarFrame(f.points, f.lidar2global, BoxRecord(f.boxes.boxes, f.boxes.names), f.semantics) for f in scene]
+    aggregator = SceneAggregator(nameless)
+    for frames in (None, [0]):
+        with pytest.raises(ValueError, match=r'frame 0 has boxes without instance_tokens, .* single frames \(--window 0\)'):
+            aggregator.sweeps(1, GRID, frames)
+    (alone,), (named,) = aggregator.sweeps(1, GRID, [1]), SceneAggregator(scene).sweeps(1, GRID, [1])
+    assert (alone.members == 0).sum() == 300
+    assert np.array_equal(alone.points, named.points) and np.array_equal(alone.members, named.members)
+    assert len(SceneAggregator(nameless[1:2]).sweeps(0, GRID)[0].points) == len(named.points)
+
+
+def test_an_object_where_the_vehicle_was_keeps_its_points():
+    # a car follows 8 m behind the vehicle, both drive 4 m per frame: in frame 2 it is where the vehicle was in frame 0
+    box = np.array([[-8.0, 0.0, -1.0, *SIZE, 0.0]])
+    boxes = BoxRecord(box, ['car'], instance_tokens=['c'])
+    # and a return from the vehicle itself
+    points = np.concatenate([car_points(1) + box[0, :3], [[0.5, 0.5, 0.0]]])
+    classes = np.append(np.full(300, CAR), WALL)
+    frames = [LidarFrame(points, pose(4.0 * index, 0.0), boxes, classes) for index in range(3)]
+    settings = LabelSettings(fill_boxes=False)
+    record = FrameRecord('t', 0.0, 'x.pcd.bin', np.eye(4), frames[2].lidar2global, boxes=boxes)
+    sweeps = SceneAggregator(frames, settings).sweeps(2, GRID)
+    assert [(sweep.members == 0).sum() for sweep in sweeps] == [300, 300, 300]
+    past = make_label(sweeps[:1], record, GRID, settings=settings)
+    now = make_label(sweeps[2:], record, GRID, settings=settings)
+    assert set(np.unique(now.semantics)) == {0, CAR} and np.array_equal(past.semantics, now.semantics)
 
 
 def test_points_of_other_times_do_not_fill_the_place_of_an_object(scene):
