@@ -30,8 +30,8 @@ class CameraSampler(nn.Module):
         grid: Voxel grid, for the strategies that need one.
         num_cameras: Real cameras drawn per step, with replacement, the same for the whole batch; None is 1. Not with
             ``indices``.
-        indices: Fixed real cameras instead: a list of indices in the order of the data, or ``'all'``; ``weights`` is then
-            unused.
+        indices: Fixed real cameras instead: a list of indices in the order of the data, one index, or ``'all'``; ``weights``
+            is then unused.
         weights: Relative probability of each real camera in the order of the data; None is uniform. The published nuScenes
             runs used (2, 1, 1, 2, 1, 1): front and back twice as often.
         reduction: Rendered images are smaller by this factor.
@@ -47,7 +47,7 @@ class CameraSampler(nn.Module):
         type: str | type = 'SensorCameras',
         grid: VoxelGrid | Mapping[str, Any] | None = None,
         num_cameras: int | None = None,
-        indices: str | Sequence[int] | None = None,
+        indices: str | int | Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         reduction: float = 1,
         seed: int = 0,
@@ -60,11 +60,15 @@ class CameraSampler(nn.Module):
                 f'cameras.indices={indices} fixes the cameras, so cameras.num_cameras={num_cameras}, '
                 'which draws them, must be None'
             )
-        if isinstance(indices, str) and indices != 'all':
+        if isinstance(indices, int):
+            indices = [indices]
+        if indices is not None and indices != 'all' and (isinstance(indices, str) or len(indices) == 0):
             raise ValueError(f"cameras.indices must be a list of camera indices or 'all', got {indices!r}")
         if num_cameras is not None and num_cameras < 1:
             raise ValueError(f'cameras.num_cameras must be at least 1, got {num_cameras}')
-        if weights is not None and (min(weights) < 0 or not math.isfinite(sum(weights)) or sum(weights) <= 0):
+        if weights is not None and (
+            not len(weights) or min(weights) < 0 or not math.isfinite(sum(weights)) or sum(weights) <= 0
+        ):
             raise ValueError(f'cameras.weights must be non-negative numbers with a positive sum, got {list(weights)}')
         if not reduction >= 1:
             raise ValueError(f'cameras.reduction must be at least 1, got {reduction}')

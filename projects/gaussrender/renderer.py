@@ -1,7 +1,7 @@
 """Gaussians and label grids to class, depth and alpha images with the rasteriser."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
@@ -113,23 +113,29 @@ def labels_from_points(labels: Tensor, points: list[Tensor], grid: VoxelGrid) ->
     return sparse.view_as(labels)
 
 
-def check_backend(backend: str | None) -> None:
-    """Looks for the backend of the rasteriser when a model is built, so that a training does not fail at its first render.
+def check_rasterizer(backend: str | None, settings: Mapping[str, Any]) -> None:
+    """Looks for the backend and tries the settings when a model is built, so that a training does not fail at its first render.
 
     Without the package, or with one that cannot be imported, nothing happens: models predict without it, ``tools/train.py``
     asks for it before it starts, and the first render says what is missing.
 
     Args:
         backend: As in :class:`GaussianRenderer`. None stands for ``'cuda'`` where a GPU is visible, else ``'cpu'``.
+        settings: As in :class:`GaussianRenderer`.
 
     Raises:
-        ValueError: If the name is unknown.
+        TypeError: If a setting is unknown.
+        ValueError: If the name of the backend is unknown or the value of a setting is out of range.
         RuntimeError: If the rasteriser was built without it; the message holds the command that builds it.
     """
     try:
         rasterizer = load_rasterizer()
     except ImportError:
         return
+    known = [field.name for field in fields(rasterizer.RasterSettings)]
+    if unknown := set(settings) - set(known):
+        raise TypeError(f'renderer.settings has no field {", ".join(sorted(unknown))}; there are {", ".join(known)}')
+    rasterizer.RasterSettings(**settings)
     if backend is not None:
         rasterizer.require_backend(backend)
         return
@@ -152,7 +158,9 @@ class GaussianRenderer(nn.Module):
         settings: Fields of ``gaussian_rasterization.RasterSettings``, for example ``dict(jacobian_clamp='offcentre')``.
 
     Raises:
-        RuntimeError: If the rasteriser is installed without the backend, see :func:`check_backend`.
+        TypeError: If a setting is unknown.
+        ValueError: If the backend is unknown or the value of a setting is out of range.
+        RuntimeError: If the rasteriser is installed without the backend, see :func:`check_rasterizer`.
     """
 
     def __init__(
@@ -166,9 +174,9 @@ class GaussianRenderer(nn.Module):
         super().__init__()
         self.grid, self.num_classes = as_grid(grid, num_classes)
         self.gaussian_scale = gaussian_scale
-        check_backend(backend)
         self.backend = backend
         self.settings = dict(settings or {})
+        check_rasterizer(self.backend, self.settings)
 
     def forward(self, gaussians: Gaussians, cameras: CameraBatch, visible: Tensor | None = None) -> RenderedViews:
         """Renders a batch of predicted scenes.

@@ -116,6 +116,8 @@ def test_weights_without_the_state_load_strictly():
         (dict(num_cameras=2, indices=[0]), r'cameras.indices=\[0\] fixes the cameras, so cameras.num_cameras=2'),
         (dict(num_cameras=0), 'cameras.num_cameras must be at least 1, got 0'),
         (dict(indices='front'), "cameras.indices must be a list of camera indices or 'all', got 'front'"),
+        (dict(indices=[]), r"cameras.indices must be a list of camera indices or 'all', got \[\]"),
+        (dict(weights=[]), r'cameras.weights must be non-negative numbers with a positive sum, got \[\]'),
         (dict(weights=[0, 0]), r'cameras.weights must be non-negative numbers with a positive sum, got \[0, 0\]'),
         (dict(reduction=0.5), 'cameras.reduction must be at least 1, got 0.5'),
         (dict(seed=-1), 'cameras.seed must not be negative, got -1'),
@@ -125,6 +127,10 @@ def test_weights_without_the_state_load_strictly():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         CameraSampler(**arguments)
+
+
+def test_one_index_is_a_list_of_one(six_cameras):
+    assert torch.equal(CameraSampler(indices=4)(six_cameras).ref2cam, CameraSampler(indices=[4])(six_cameras).ref2cam)
 
 
 def test_wrong_number_of_weights(six_cameras):

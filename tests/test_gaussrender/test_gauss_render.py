@@ -217,6 +217,12 @@ class TestErrors:
             GaussRender(grid, num_classes=18)
         with pytest.raises(TypeError, match='gaussian_scael'):
             GaussRender(grid, gaussians=dict(gaussian_scael=1))
+        with pytest.raises(
+            TypeError, match='renderer.settings has no field jacobian_clmp; there are near, dilation, .*jacobian_clamp'
+        ):
+            GaussRender(grid, renderer=dict(settings=dict(jacobian_clmp='offcentre')))
+        with pytest.raises(ValueError, match='near must be > 0'):
+            GaussRender(grid, renderer=dict(settings=dict(near=-1.0)))
         with pytest.raises(ValueError, match="unknown camera strategy 'Drone'"):
             GaussRender(grid, cameras=dict(type='Drone'))
 

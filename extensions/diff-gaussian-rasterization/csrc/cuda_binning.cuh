@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(THREADS)
   const int32_t id = order[i];
   Splat s;
   int32_t radius;
-  if (!project(camera, view.options, scene.shape(id), scene.opacities(id), s, radius)) s.y0 = 1, s.y1 = 0;
+  if (!project(camera, view.options, scene.shape(id), scene.opacities(id), s, radius)) s.y0 = TILE, s.y1 = 0;  // no tile row
   s.id = id;
   s.row = 0;
   splats[i] = s;

@@ -79,6 +79,7 @@ class GaussianRasterizer(nn.Module):
         rotations: Tensor | None = None,
         cov3D_precomp: Tensor | None = None,  # noqa: N803
         extra_attrs: Tensor | None = None,
+        norm3Ds_precomp: Tensor | None = None,  # noqa: N803
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Render.
 
@@ -92,6 +93,7 @@ class GaussianRasterizer(nn.Module):
             rotations: (N, 4) w, x, y, z.
             cov3D_precomp: Must be None.
             extra_attrs: (N, E) blended like colours over a background of 0, or None.
+            norm3Ds_precomp: (N, 3) normals in the reference frame to blend instead of those of the Gaussians, or None.
 
         Returns:
             Colour (C, H, W), depth (1, H, W), unit normals of the flattest axis (3, H, W) or 0, alpha (1, H, W), radii (N,)
@@ -106,13 +108,17 @@ class GaussianRasterizer(nn.Module):
             raise ValueError('GaussianRasterizer: give scales (N, 3) and rotations (N, 4); cov3D_precomp is not supported')
         view = self.raster_settings
         to_camera = view.viewmatrix.T
-        projection = (view.projmatrix.T.double() @ torch.linalg.inv(to_camera.double())).to(means3D)
+        projection = view.projmatrix.T.double() @ torch.linalg.inv(to_camera.double())
+        # intrinsics in half precision would be off by parts of a pixel
+        projection = projection.to(means3D.device, torch.promote_types(means3D.dtype, torch.float32))
         size = (int(view.image_width), int(view.image_height))
         K = intrinsics_from_projection(projection, float(view.tanfovx), float(view.tanfovy), *size)
 
         if extra_attrs is None:
             extra_attrs = means3D.new_zeros(len(means3D), 0)
-        normals = self._normals(means3D, scales, rotations, to_camera)
+        normals = norm3Ds_precomp
+        if normals is None:
+            normals = self._normals(means3D, scales, rotations, to_camera)
         payload = torch.cat([colors_precomp, extra_attrs, normals], 1)
         background = torch.nn.functional.pad(view.bg.to(payload).reshape(-1), (0, extra_attrs.shape[1] + 3))
         options = dict(vars(self.options), scale_modifier=float(view.scale_modifier), debug=bool(view.debug))

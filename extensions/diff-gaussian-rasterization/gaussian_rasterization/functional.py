@@ -53,7 +53,7 @@ def rasterize(
         features += alpha T feature;  depth += alpha T z;  T <- T (1 - alpha)
 
     Gradients reach means, quats, scales, opacities, features, background and viewmats, from all three images; not Ks, and
-    ``radii`` has none. Culled Gaussians get zeros.
+    ``radii`` has none. Culled Gaussians get zeros. The compiled backends raise on any but first derivatives in reverse mode.
 
     Args:
         means: (G, 3) centres in the reference frame, metres. G may be 0: the images are the background.
@@ -83,6 +83,8 @@ def rasterize(
             are not finite.
         RuntimeError: If the backend was not built; the message holds the command that builds it.
     """
+    if not isinstance(settings, RasterSettings):
+        raise TypeError(f'rasterize: settings must be RasterSettings(...), got {type(settings).__name__} {settings!r}')
     check_tensors(means, quats, scales, opacities, features, viewmats, Ks, background)
     channels = check_features(features, means.shape[0], viewmats.shape[0], background, num_classes)
     check_size(width, height)

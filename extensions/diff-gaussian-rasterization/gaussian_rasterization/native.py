@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .settings import RasterSettings
 
@@ -29,10 +30,15 @@ def rasterize_native(
 
     Returns:
         Features (V, H, W, C), depth (V, H, W), alpha (V, H, W), radii (V, G) int32.
+
+    Raises:
+        RuntimeError: If a derivative is asked for that the backends do not have: forward mode, or of a gradient.
     """
     if not features.is_floating_point():
         features = features.to(torch.int32)
     inputs = (means, quats, scales, opacities, features, viewmats, background)
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in inputs):
+        raise RuntimeError("rasterize: the compiled backends have no forward-mode derivatives; use backend='reference'")
     keep_state = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
     return _ops.render(
         means,
@@ -123,4 +129,12 @@ def _backward(ctx, grad_features, grad_depth, grad_alpha, *_):
     return tuple(grads)
 
 
+def _refuse_second_derivative(ctx, *grads):
+    raise RuntimeError(
+        'rasterize: the compiled backends have first derivatives only; second derivatives (create_graph=True) need '
+        "backend='reference'"
+    )
+
+
 torch.library.register_autograd('gaussian_rasterization::render', _backward, setup_context=_setup_context)
+torch.library.register_autograd('gaussian_rasterization::render_backward', _refuse_second_derivative)

@@ -64,7 +64,10 @@ def rasterize_reference(
         )
         for i, (viewmat, K) in enumerate(zip(viewmats, Ks))
     ]  # fmt: skip
-    return tuple(torch.stack(parts) for parts in zip(*views))
+    features_image, depth, alpha, radii = (torch.stack(parts) for parts in zip(*views))
+    # an exact zero out of every input: images in which nothing is drawn have gradients, too
+    zero = sum(t[:0].sum() for t in (means, quats, scales, opacities, features, viewmats, background))
+    return features_image + zero, depth + zero, alpha + zero, radii
 
 
 def _render_view(

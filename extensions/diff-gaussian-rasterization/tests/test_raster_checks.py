@@ -24,6 +24,8 @@ CASES = [
     (dict(opacities=torch.zeros(40, device='meta')), ValueError, r'one device, but means is on cpu and opacities on meta'),
     (dict(width=0), ValueError, r'width must be an integer in 1\.\.32768, got 0'),
     (dict(height=2.5), ValueError, r'height must be an integer in 1\.\.32768, got 2\.5'),
+    (dict(settings=dict(near=1.0)), TypeError, r"settings must be RasterSettings\(\.\.\.\), got dict \{'near': 1\.0\}"),
+    (dict(settings=None), TypeError, r'settings must be RasterSettings'),
     (dict(backend='opengl'), ValueError, r"backend must be None or one of .*got 'opengl'"),
     (dict(tile_mask=torch.ones(1, 2, 2, dtype=torch.bool)), ValueError, r'tile_mask must be a bool tensor \(1, 2, 3\)'),
 ]

@@ -67,6 +67,25 @@ def test_normals_face_the_camera(make_scene):
     torch.testing.assert_close(normal[:, 11, 18], torch.tensor([0.0, 0.0, -1.0]))
 
 
+def test_given_normals_replace_those_of_the_gaussians(make_scene):
+    scene = make_scene(0)
+    rasterizer = GaussianRasterizer(_settings(scene), backend='reference')
+    given = torch.tensor([0.0, 0.6, 0.8]).expand(40, 3)
+    color, _, normal, alpha, *_ = _call(scene, rasterizer, norm3Ds_precomp=given)
+    drawn = alpha[0] > 1e-3
+    torch.testing.assert_close(normal[:, drawn], given[0][:, None].expand(3, int(drawn.sum())))
+    assert torch.equal(color, _call(scene, rasterizer, norm3Ds_precomp=None)[0])
+
+
+def test_half_precision_keeps_the_camera(make_scene):
+    scene = make_scene(0, count=80)
+    scene['Ks'] = torch.tensor([[[1266.4, 0.0, 816.3], [0.0, 1266.4, 491.5], [0.0, 0.0, 1.0]]])
+    scene['width'], scene['height'] = 1600, 900
+    half = {k: scene[k].half() for k in ('means', 'quats', 'scales', 'opacities', 'features')}
+    color = _call(dict(scene, **half), GaussianRasterizer(_settings(scene)))[0]
+    torch.testing.assert_close(color, rasterize(**dict(scene, **half)).features[0].movedim(-1, 0), atol=1e-3, rtol=1e-3)
+
+
 def test_scale_modifier_and_visibility(make_scene):
     scene = make_scene(1)
     small, large = (

@@ -1,5 +1,7 @@
 """Derivatives of the reference against finite differences; other gradient properties of every backend."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -98,6 +100,42 @@ def test_culled_gaussians_get_zero_gradients(backend, to_device, make_scene):
         assert leaf.grad.isfinite().all(), name
         assert (leaf.grad[:4] == 0).all(), name
         assert (leaf.grad != 0).any(), name
+
+
+@pytest.mark.parametrize('count', [0, 1])
+@pytest.mark.parametrize('image', ['features', 'depth', 'alpha'])
+def test_an_image_without_gaussians_has_gradients(backend, to_device, make_scene, image, count):
+    scene = to_device(make_scene(3, count=count), backend)
+    scene['means'][:] = torch.tensor([0.0, 0.0, -9.0])
+    leaves = {k: v.clone().requires_grad_() for k, v in scene.items() if torch.is_tensor(v) and k != 'Ks'}
+    out = rasterize(**dict(scene, **leaves), backend=backend)
+    getattr(out, image).sum().backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad is not None and leaf.grad.shape == leaf.shape, name
+        expected = scene['width'] * scene['height'] if name == 'background' and image == 'features' else 0
+        assert (leaf.grad == expected).all(), name
+
+
+def test_compiled_backends_refuse_other_derivatives(compiled, to_device, make_scene):
+    scene = to_device(make_scene(5), compiled)
+    opacities = scene.pop('opacities')
+
+    def total(values):
+        return rasterize(**scene, opacities=values, backend=compiled).features.square().sum()
+
+    leaf = opacities.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(total(leaf), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"first derivatives only.*backend='reference'"):
+        gradient.square().sum().backward()
+    with pytest.raises(RuntimeError, match='no forward-mode derivatives'):
+        torch.func.jvp(total, (opacities,), (torch.ones_like(opacities),))
+
+
+def test_second_derivative_of_the_reference(make_scene):
+    scene = make_scene(5, count=4, dtype=torch.float64)
+    opacities = scene.pop('opacities').clamp(0.1, 0.9).requires_grad_()
+    render = partial(rasterize, **scene)
+    assert torch.autograd.gradgradcheck(lambda values: render(opacities=values).features.square().mean(), opacities)
 
 
 def test_backward_twice_is_equal(backend, to_device, make_scene):
