@@ -70,6 +70,7 @@ class FrameRecord:
         occ3d_path: ``<scene>/<token>/labels.npz`` below Occ3D's ``gts`` folder, or '' if unknown.
         surroundocc_path: ``<lidar file name>.npy``.
         lidarseg_path: Point classes of the LiDAR file relative to the nuScenes root, '' if there are none or if unknown.
+        sort_key: By which data sets sort the frames that they use, '' for the order of the file.
         boxes: Only if asked for when reading.
     """
 
@@ -87,6 +88,7 @@ class FrameRecord:
     occ3d_path: str = ''
     surroundocc_path: str = ''
     lidarseg_path: str = ''
+    sort_key: str = ''
     boxes: BoxRecord | None = None
 
 

@@ -34,13 +34,11 @@ class InfoFile:
         format: Name of the format, see the module's table.
         records: Frames in the order of the file.
         metainfo: What the file says about itself (``version`` and the like).
-        sort_keys: One key per record if the items of a dataset are to be sorted (after subsetting), else None.
     """
 
     format: str
     records: list[FrameRecord]
     metainfo: dict[str, Any] = field(default_factory=dict)
-    sort_keys: list[str] | None = None
 
 
 def read_info_file(path: str, with_boxes: bool = False, backend_args: dict | None = None) -> InfoFile:
@@ -188,6 +186,7 @@ def _parse_v2_frame(info: Mapping, version: str) -> FrameRecord:
         occ3d_path=info.get('occ3d_path') or _occ3d_path(info.get('occ_path'), info['token'], scene_name),
         surroundocc_path=info.get('surroundocc_path') or f'{lidar_name}.npy',
         lidarseg_path=f'lidarseg/{version}/{_base_name(lidarseg)}' if lidarseg else '',
+        sort_key=info.get('sort_key') or '',
     )
 
 
@@ -236,7 +235,7 @@ def _parse_gaussrender(content: Mapping, origin: str) -> InfoFile:
     items = list(content['metadata'])
     if not items:
         raise ValueError(f'{origin}: the file (gaussrender format) holds no frames')
-    records, sort_keys = [], []
+    records = []
     for position, item in enumerate(items):
         if not isinstance(item, (list, tuple)) or len(item) != 2:
             raise ValueError(f'{origin} (gaussrender format): metadata[{position}] must be (scene token, index), got {item!r}')
@@ -249,10 +248,11 @@ def _parse_gaussrender(content: Mapping, origin: str) -> InfoFile:
                 'infos lacks'
             ) from None
         with _FrameErrors(origin, 'gaussrender', position, frame):
-            records.append(_parse_gaussrender_frame(frame, scene))
-        # the index is padded, so that frame 10 comes after frame 9
-        sort_keys.append(f'{scene}{int(index):03d}')
-    return InfoFile('gaussrender', records, {}, sort_keys)
+            record = _parse_gaussrender_frame(frame, scene)
+            # the index is padded, so that frame 10 comes after frame 9
+            record.sort_key = f'{scene}{int(index):03d}'
+            records.append(record)
+    return InfoFile('gaussrender', records)
 
 
 def _parse_gaussrender_frame(frame: Mapping, scene: str) -> FrameRecord:

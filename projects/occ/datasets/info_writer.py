@@ -32,7 +32,7 @@ def record_to_info(record: FrameRecord, sample_idx: int) -> dict[str, Any]:
     images = {}
     for name, camera in record.cameras.items():
         images[name] = {
-            'img_path': os.path.basename(camera.img_path),
+            'img_path': _path_in_file(camera.img_path, name),
             'cam2img': camera.cam2img.tolist(),
             'lidar2cam': camera.lidar2cam.tolist(),
             'sample_data_token': camera.sample_data_token,
@@ -54,7 +54,7 @@ def record_to_info(record: FrameRecord, sample_idx: int) -> dict[str, Any]:
         'ego2global': record.ego2global.tolist(),
         'images': images,
         'lidar_points': {
-            'lidar_path': os.path.basename(record.lidar_path),
+            'lidar_path': _path_in_file(record.lidar_path, 'LIDAR_TOP'),
             'num_pts_feats': 5,
             'lidar2ego': record.lidar2ego.tolist(),
         },
@@ -63,7 +63,14 @@ def record_to_info(record: FrameRecord, sample_idx: int) -> dict[str, Any]:
         'surroundocc_path': record.surroundocc_path,
         # mmdetection3d has this key only where there are point classes
         **({'pts_semantic_mask_path': os.path.basename(record.lidarseg_path)} if record.lidarseg_path else {}),
+        **({'sort_key': record.sort_key} if record.sort_key else {}),
     }
+
+
+def _path_in_file(path: str, sensor: str) -> str:
+    """The name alone, as in mmdetection3d's files, of what lies in ``samples/<sensor>/``; else the whole path."""
+    name = path.removeprefix(f'samples/{sensor}/')
+    return path if '/' in name else name
 
 
 def write_info_file(path: str, records: Iterable[FrameRecord], version: str, dataset: str = 'nuscenes') -> None:
@@ -73,7 +80,8 @@ def write_info_file(path: str, records: Iterable[FrameRecord], version: str, dat
 
     Args:
         path: The pickle to write; its folder is made.
-        records: Frames; their image and LiDAR files must lie under ``samples/<sensor>/``.
+        records: Frames. Paths of images and LiDAR files are read as they are, but for a name without a folder, which means
+            ``samples/<sensor>/<name>``, and for what stands before a ``samples`` or ``sweeps``, which is cut off.
         version: nuScenes version, e.g. ``'v1.0-trainval'``.
         dataset: Name of the data set.
     """

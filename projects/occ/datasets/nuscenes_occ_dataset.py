@@ -135,9 +135,8 @@ class NuScenesOccDataset(FrameDataset):
         order = list(range(len(info_file.records)))
         if self.subset == 'mini':
             order = mini_subset_indices(len(order))
-        if info_file.sort_keys is not None:
-            # the published loader sorts after it has drawn the subset
-            order = sorted(order, key=lambda index: info_file.sort_keys[index])
+        # the published loader of the files that have keys sorts after it has drawn the subset
+        order = sorted(order, key=lambda index: info_file.records[index].sort_key)
         print_log(
             f'{self.ann_file}: {info_file.format} format, {len(info_file.records)} frames, {len(order)} used '
             f'(subset={self.subset!r})',

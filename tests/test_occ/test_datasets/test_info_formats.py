@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_gaussrender_metadata_gives_sort_keys_with_padded_index(formats):
     content = formats.gaussrender_infos([formats.RawFrame(index) for index in (3, 0, 1)])
     info_file = parse_infos(content)
     assert [record.token for record in info_file.records] == ['token03', 'token00', 'token01']
-    assert info_file.sort_keys == ['scenetoken1000', 'scenetoken0000', 'scenetoken0002']
+    assert [record.sort_key for record in info_file.records] == ['scenetoken1000', 'scenetoken0000', 'scenetoken0002']
 
 
 def test_old_style_without_sensor2lidar_is_completed_from_the_poses(formats):
@@ -176,6 +178,20 @@ def test_written_file_reads_back_exactly(formats, tmp_path):
         assert np.array_equal(old.boxes.boxes, new.boxes.boxes) and new.boxes.names == ['car']
         assert new.boxes.num_lidar_pts.tolist() == [7]
     assert [file.name for file in path.parent.iterdir()] == ['infos.pkl']
+
+
+@pytest.mark.parametrize(
+    'path', ['rig/front/000.png', 'sweeps/CAM_FRONT/x.jpg', 'samples/OTHER/x.jpg', 'samples/CAM_FRONT/a/x']
+)
+def test_paths_outside_the_usual_folder_are_kept(formats, tmp_path, path):
+    record = parse_infos(formats.styles['occ-1.0']([formats.RawFrame(0)])).records[0]
+    record.cameras['CAM_FRONT'].img_path = record.lidar_path = path
+    write_info_file(str(tmp_path / 'infos.pkl'), [record], 'own')
+    again = read_info_file(str(tmp_path / 'infos.pkl')).records[0]
+    assert (again.cameras['CAM_FRONT'].img_path, again.lidar_path) == (path, path)
+    # mmdetection3d expects the name alone where the folder is the usual one
+    image = pickle.loads((tmp_path / 'infos.pkl').read_bytes())['data_list'][0]['images']['CAM_BACK']
+    assert f'samples/CAM_BACK/{image["img_path"]}' == again.cameras['CAM_BACK'].img_path == record.cameras['CAM_BACK'].img_path
 
 
 def test_both_old_box_conventions_become_one(formats):

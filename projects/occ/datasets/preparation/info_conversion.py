@@ -34,7 +34,8 @@ def convert_infos(
 ) -> Conversion:
     """Reads an annotation file of any known format and writes it in ours.
 
-    The frames keep the order in which the data sets use them. Pickles are opened by the safe reader.
+    The frames keep their order, by which ``subset='mini'`` is drawn, and the keys by which data sets sort them then.
+    Pickles are opened by the safe reader.
 
     Args:
         source: The file to read.
@@ -54,8 +55,6 @@ def convert_infos(
         )
     info_file = _read(str(source))
     records = info_file.records
-    if info_file.sort_keys is not None:
-        records = [records[index] for index in sorted(range(len(records)), key=lambda index: info_file.sort_keys[index])]
     names = scenes_by_token(str(gts)) if gts is not None else {}
     for record in records:
         if not record.scene_name and record.token in names:

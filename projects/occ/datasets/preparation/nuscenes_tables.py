@@ -95,7 +95,7 @@ def split_scenes(tables) -> dict[str, list[str]]:
 
 
 def read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
-    """Key frames of some scenes, in the order of the table ``sample`` (that of the known annotation files).
+    """Key frames of some scenes, in the order of the table ``sample`` (that of BEVDet's annotation files).
 
     Matrices are float64 products of the tables' quaternions and translations. Boxes are all annotations, with
     ``DETECTION_NAMES`` where there is one.

@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
+from projects.occ.datasets import SurroundOccNuScenesDataset
 from projects.occ.datasets.info_formats import read_info_file
 from projects.occ.datasets.preparation.info_conversion import convert_infos
 
@@ -22,13 +23,19 @@ def test_every_style_becomes_ours(formats, tmp_path, style):
             assert np.array_equal(camera.cam2img, other.cameras[name].cam2img)
 
 
-def test_frames_keep_the_order_of_the_published_loader(formats, tmp_path):
-    content = formats.gaussrender_infos([formats.RawFrame(index) for index in range(4)])
-    content['metadata'].reverse()
+@pytest.mark.parametrize('subset', ['all', 'mini'])
+def test_a_converted_file_means_the_same_frames_in_the_same_order(formats, tmp_path, subset):
+    content = formats.gaussrender_infos([formats.RawFrame(index) for index in range(30)])
+    np.random.default_rng(0).shuffle(content['metadata'])
+    content['metadata'] = [(scene, int(index)) for scene, index in content['metadata']]
     source = formats.write_pickle(tmp_path / 'in.pkl', content)
     convert_infos(source, tmp_path / 'out.pkl')
-    tokens = [record.token for record in read_info_file(str(tmp_path / 'out.pkl')).records]
-    assert tokens == ['token00', 'token01', 'token02', 'token03']
+    before, after = (
+        SurroundOccNuScenesDataset(ann_file=str(path), grid=formats.tiny_grid('surroundocc'), subset=subset)
+        for path in (source, tmp_path / 'out.pkl')
+    )
+    tokens = [[data.get_data_info(index)['token'] for index in range(len(data))] for data in (before, after)]
+    assert tokens[0] == tokens[1] and len(tokens[0]) == (30 if subset == 'all' else 6)
 
 
 def test_scene_names_come_from_the_label_folder(formats, tmp_path):
