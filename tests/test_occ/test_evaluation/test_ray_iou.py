@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from projects.occ.evaluation.functional import (
     cast_rays,
@@ -58,14 +59,12 @@ def test_counts_and_ray_iou_match_the_original(golden):
     frame = golden['occ3d.pred.0'], golden['occ3d.gt.0'], golden['occ3d.origins.0']
     counts = count_rays(*frame, OCC3D)
     assert counts.gt.sum() == golden['occ3d.ray.rays_valid'][1]
-    # single rays may change sides by rounding; the classes agree within five of 69,331 rays
-    np.testing.assert_allclose(counts.gt, golden['occ3d.ray.gt'], atol=5)
-    np.testing.assert_allclose(counts.pred, golden['occ3d.ray.pred'], atol=5)
-    np.testing.assert_allclose(counts.tp, golden['occ3d.ray.tp'], atol=5)
+    for key in ('tp', 'gt', 'pred'):
+        np.testing.assert_array_equal(getattr(counts, key), golden[f'occ3d.ray.{key}'])
     result = ray_iou(*([item] for item in frame), OCC3D)
     summary = [result[key] for key in ('RayIoU', 'RayIoU@1', 'RayIoU@2', 'RayIoU@4')]
-    np.testing.assert_allclose(summary, golden['occ3d.ray.summary'], atol=1e-4)
-    np.testing.assert_allclose(result['per_class'][:, :17], golden['occ3d.ray.iou'], atol=1e-3)
+    np.testing.assert_allclose(summary, golden['occ3d.ray.summary'], rtol=1e-12)
+    np.testing.assert_allclose(result['per_class'][:, :17], golden['occ3d.ray.iou'], rtol=1e-12)
 
 
 def test_directions():
@@ -137,14 +136,40 @@ def test_frames_are_pooled_and_hidden_voxels_do_not_matter():
         (dict(gt=np.full(SMALL.shape, 7, np.uint8)), 'class id 7 is outside'),
         (dict(origins=np.zeros((1, 2))), r'origins must be finite and \(T, 3\)'),
         (dict(origins=np.full((1, 3), np.nan)), 'origins must be finite'),
+        (dict(pred=room().astype(np.float32)), 'pred must hold integer class ids, got float32; take the argmax'),
+        (dict(gt=torch.from_numpy(room()) + 0.5), 'gt must hold integer class ids, got torch.float32'),
     ],
 )
 def test_bad_input(change, text):
     kwargs = dict(pred=room(), gt=room(), origins=np.zeros((1, 3)), grid=SMALL) | change
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises((ValueError, TypeError), match=text):
         count_rays(**kwargs)
 
 
-def test_no_frame():
+def test_numbers_of_frames():
     with pytest.raises(ValueError, match='no frame'):
         ray_iou([], [], [], SMALL)
+    with pytest.raises(ValueError, match='must have one entry per frame, but preds and origins have only 1'):
+        ray_iou([room()], [room(), room()], [np.zeros((1, 3))], SMALL)
+
+
+class FarTensor(torch.Tensor):
+    """Cannot become an array by itself, like a tensor on a GPU."""
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError('not on this device')
+
+
+def test_tensors_and_lists_are_taken_as_they_are():
+    pred, gt, origins = room(), room(), np.array([[0.1, 0.2, 0.3]])
+    pred[3:, :, 1] = 0
+    expected = ray_iou([pred], [gt], [origins], SMALL)
+    far = ([torch.from_numpy(item).as_subclass(FarTensor)] for item in (pred, gt, origins))
+    for frames in (far, ([item.tolist()] for item in (pred, gt, origins))):
+        result = ray_iou(*frames, SMALL)
+        assert result['RayIoU'] == expected['RayIoU'] < 1
+
+
+def test_no_origin_no_rays():
+    counts = count_rays(room(), room(), np.zeros((0, 3)), SMALL)
+    assert counts.gt.sum() == counts.pred.sum() == counts.tp.sum() == 0

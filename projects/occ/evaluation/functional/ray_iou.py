@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -32,9 +33,7 @@ class RayCounts:
         return RayCounts(self.tp + other.tp, self.gt + other.gt, self.pred + other.pred)
 
 
-def count_rays(
-    pred: Array, gt: Array, origins: np.ndarray, grid: VoxelGrid, thresholds: Sequence[float] = (1, 2, 4)
-) -> RayCounts:
+def count_rays(pred: Array, gt: Array, origins: Array, grid: VoxelGrid, thresholds: Sequence[float] = (1, 2, 4)) -> RayCounts:
     """Casts the query rays of one frame through prediction and label.
 
     Rays whose first occupied voxel in the label is ``grid.ignore_index`` are dropped like those that meet nothing.
@@ -47,26 +46,21 @@ def count_rays(
         thresholds: Depth errors that count as right, metres.
 
     Raises:
-        ValueError: If a shape does not fit.
+        TypeError: If ids are not integers.
+        ValueError: If a shape or an id does not fit.
     """
-    # a CPU tensor becomes an array of the same memory; what lies on a GPU stays there
-    pred, gt = (
-        labels.numpy() if isinstance(labels, Tensor) and labels.device.type == 'cpu' else labels for labels in (pred, gt)
-    )
-    for name, labels in (('pred', pred), ('gt', gt)):
-        if tuple(labels.shape) != grid.shape:
-            raise ValueError(f'{name} must have the grid shape {grid.shape}, got {tuple(labels.shape)}')
-        grid.check_labels(labels, name)
-    origins = np.asarray(origins, dtype=np.float32)
+    pred, gt = _labels(pred, 'pred', grid), _labels(gt, 'gt', grid)
+    origins = np.asarray(origins.cpu().numpy() if isinstance(origins, Tensor) else origins, dtype=np.float64)
     if origins.ndim != 2 or origins.shape[1] != 3 or not np.isfinite(origins).all():
         raise ValueError(f'origins must be finite and (T, 3) in metres, got shape {origins.shape}')
-    lower, size = np.array(grid.lower, dtype=np.float32), np.array(grid.voxel_size, dtype=np.float32)
+    size = np.array(grid.voxel_size, dtype=np.float32)
     if not np.all(size == size[0]):
         raise ValueError(f'RayIoU needs cubic voxels, got {grid.voxel_size}')
-    directions = ray_directions()
-    ends = (origins[:, None] + directions[None]).reshape(-1, 3)
+    directions = ray_directions().astype(np.float64)
+    ends = (origins[:, None] + directions).reshape(-1, 3)
     starts = np.repeat(origins, len(directions), axis=0)
-    starts, ends = (starts - lower) / size, (ends - lower) / size
+    # to voxel units, rounded once as in the original, by the float32 edge length
+    starts, ends = (((points - grid.lower) / size.astype(np.float64)).astype(np.float32) for points in (starts, ends))
     (depth_gt, label_gt), (depth_pred, label_pred) = _cast_both(gt, pred, starts, ends, grid.free_index)
     kept = (label_gt != grid.free_index) & (label_gt != grid.ignore_index)
     label_gt, label_pred = label_gt[kept], label_pred[kept]
@@ -76,6 +70,22 @@ def count_rays(
     tp = [np.bincount(label_gt[right & (error < t)], minlength=classes)[:classes] for t in thresholds]
     counts = (np.bincount(labels, minlength=classes)[:classes] for labels in (label_gt, label_pred))
     return RayCounts(np.stack(tp).astype(np.int64), *counts)
+
+
+def _labels(values: Array, name: str, grid: VoxelGrid) -> Array:
+    """Checked ids: a tensor that lies on a GPU stays there, all else becomes an array; a CPU tensor is not copied."""
+    if isinstance(values, Tensor):
+        integer = not (values.is_floating_point() or values.is_complex())
+        values = values.numpy() if integer and values.device.type == 'cpu' else values
+    else:
+        values = np.asarray(values)
+        integer = values.dtype.kind in 'iub'
+    if not integer:
+        raise TypeError(f'{name} must hold integer class ids, got {values.dtype}; take the argmax over the class logits first')
+    if tuple(values.shape) != grid.shape:
+        raise ValueError(f'{name} must have the grid shape {grid.shape}, got {tuple(values.shape)}')
+    grid.check_labels(values, name)
+    return values
 
 
 def _cast_both(
@@ -111,16 +121,16 @@ def summarize_rays(counts: RayCounts, grid: VoxelGrid, thresholds: Sequence[floa
 
 
 def ray_iou(
-    preds: Iterable[np.ndarray],
-    gts: Iterable[np.ndarray],
-    origins: Iterable[np.ndarray],
+    preds: Iterable[Array],
+    gts: Iterable[Array],
+    origins: Iterable[Array],
     grid: VoxelGrid | dict,
     thresholds: Sequence[float] = (1, 2, 4),
 ) -> dict:
     """RayIoU over frames; memory does not grow with their number.
 
     Args:
-        preds: Predicted class ids of each frame, (X, Y, Z) integer.
+        preds: Predicted class ids of each frame, (X, Y, Z) integer, see :func:`count_rays`.
         gts: True class ids of each frame, (X, Y, Z) integer.
         origins: Query origins of each frame, (T, 3) metres in ``grid.frame``, see :func:`lidar_origins`.
         grid: Voxel grid, or its config dict.
@@ -130,12 +140,18 @@ def ray_iou(
         See :func:`summarize_rays`.
 
     Raises:
-        ValueError: If there is no frame, or the three do not have the same number of frames, or a shape does not fit.
+        TypeError: If ids are not integers.
+        ValueError: If there is no frame, or the three do not have the same number of frames, or a shape or an id does not fit.
     """
     grid = VoxelGrid.build(grid)
     total = None
-    for pred, gt, points in zip(preds, gts, origins, strict=True):
-        counts = count_rays(np.asarray(pred), np.asarray(gt), points, grid, thresholds)
+    for index, frame in enumerate(zip_longest(preds, gts, origins)):
+        missing = [name for name, item in zip(('preds', 'gts', 'origins'), frame, strict=True) if item is None]
+        if missing:
+            raise ValueError(
+                f'preds, gts and origins must have one entry per frame, but {" and ".join(missing)} have only {index}'
+            )
+        counts = count_rays(*frame, grid, thresholds)
         total = counts if total is None else total + counts
     if total is None:
         raise ValueError('ray_iou got no frame')

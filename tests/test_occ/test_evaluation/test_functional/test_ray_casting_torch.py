@@ -79,8 +79,10 @@ def test_counts_on_a_gpu_equal_those_on_the_cpu():
     gt, pred = torch.from_numpy(np.random.default_rng(0).choice([0, 1, 2, 2, 2], (2, *GRID.shape)).astype(np.uint8))
     origins = np.array([[0.1, 0.2, 0.3]])
     one = ray_iou_module.count_rays(pred, gt, origins, GRID)
-    other = ray_iou_module.count_rays(pred.cuda(), gt.cuda(), origins, GRID)
+    other = ray_iou_module.count_rays(pred.cuda(), gt.cuda(), torch.from_numpy(origins).cuda(), GRID)
     assert all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ('tp', 'gt', 'pred'))
+    rayiou = ray_iou_module.ray_iou([pred.cuda()], [gt.cuda()], [origins], GRID)['RayIoU']
+    assert rayiou == ray_iou_module.ray_iou([pred], [gt], [origins], GRID)['RayIoU']
 
 
 def test_bad_shapes():
