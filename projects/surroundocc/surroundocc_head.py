@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmcv.cnn import build_norm_layer
 from mmdet3d.registry import MODELS
 from mmengine.model import ModuleList
@@ -67,7 +68,7 @@ class SurroundOccHead(BaseOccHead):
         if not 0 < threshold < 1:
             raise ValueError(f'occ_head.threshold must be a probability between 0 and 1, got {threshold}')
         self.use_semantic, self.with_cp = use_semantic, with_cp
-        self.free_logit = math.log(threshold / (1 - threshold))
+        self.threshold = threshold
         self.out_indices = tuple(out_indices)
         self.embed_dims = tuple(embed_dims)
         scales = [per_axis(scale, 'occ_head.scales') for scale in scales]
@@ -98,9 +99,17 @@ class SurroundOccHead(BaseOccHead):
     def _per_class(self, score: Tensor) -> Tensor:
         """Logits of all classes (B, C, ...) from the logit of being occupied (B, 1, ...)."""
         logits = score.new_full((len(score), self.grid.num_classes, *score.shape[2:]), ABSENT_LOGIT)
-        logits[:, self.grid.free_index] = 0.0 if self.training else self.free_logit
+        logits[:, self.grid.free_index] = 0.0
         logits[:, self.grid.semantic_classes[0]] = score[:, 0]
         return logits
+
+    def predict_labels(self, logits: Tensor) -> Tensor:
+        """See the base; without semantics, voxels are occupied where that has a probability above ``threshold``."""
+        if self.use_semantic:
+            return super().predict_labels(logits)
+        free, occupied = self.grid.free_index, self.grid.semantic_classes[0]
+        above = logits[:, occupied] - logits[:, free] > math.log(self.threshold / (1 - self.threshold))
+        return torch.where(above, occupied, free)
 
     def forward(self, scene: Sequence[Tensor]) -> OccPrediction:
         """Classifies.

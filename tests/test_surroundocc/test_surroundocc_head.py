@@ -1,7 +1,5 @@
 """The head: outputs, skips, the binary variant, errors."""
 
-import math
-
 import pytest
 import torch
 from tiny_surroundocc import GRID, build_head, build_volumes, randomize
@@ -84,16 +82,17 @@ def test_binary_variant():
     assert head.occ[0].weight.shape == (1, 16, 1, 1, 1)
     volumes = build_volumes()
     score = head.occ[-1](head(volumes).voxel_feats).detach()
-    # training: one logit against 0, the other classes have no share
-    probs = head.train()(volumes).logits[-1].softmax(1)
-    torch.testing.assert_close(probs[:, 1], score[:, 0].sigmoid())
-    assert (probs[:, 2:] == 0).all()
+    # one logit against 0, the other classes have no share
+    for training in (True, False):
+        probs = head.train(training)(volumes).logits[-1].softmax(1)
+        torch.testing.assert_close(probs[:, 1], score[:, 0].sigmoid())
+        assert (probs[:, 2:] == 0).all()
     # prediction: occupied from the threshold on
-    predicted = head.eval()(volumes).logits[-1].argmax(1)
+    predicted = head.predict_labels(head(volumes).logits[-1])
     expected = score[:, 0].sigmoid() > 0.25
     assert torch.equal(predicted, expected.long()) and 0 < expected.float().mean() < 1
     label = torch.randint(0, 5, (1, *GRID.shape))
-    losses = head.train().loss_by_feat(head(volumes), [OccDataSample(gt_occ=label[0].to(torch.uint8))])
+    losses = head.loss_by_feat(head(volumes), [OccDataSample(gt_occ=label[0].to(torch.uint8))])
     bce = torch.nn.functional.binary_cross_entropy_with_logits(score[:, 0], (label != 0).float())
     torch.testing.assert_close(losses['loss_occ_ce_0'], 10 * bce)
 
@@ -101,9 +100,10 @@ def test_binary_variant():
 def test_binary_variant_with_the_free_class_last():
     grid = VoxelGrid((-8, -4, -1, 8, 4, 3), 1, (16, 8, 4), 'ego', free_index=2, class_names=('others', 'car', 'free'))
     head = randomize(build_head(grid=grid, use_semantic=False, threshold=0.5))
-    predicted = head(build_volumes()).logits[-1].argmax(1)
+    logits = head(build_volumes()).logits[-1]
+    predicted = head.predict_labels(logits)
     assert set(predicted.unique().tolist()) == {0, 2}
-    assert head.free_logit == pytest.approx(math.log(1))
+    assert torch.equal(predicted, logits.argmax(1))  # 0.5 is where the logits are equal
 
 
 @pytest.mark.parametrize(

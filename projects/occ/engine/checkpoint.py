@@ -95,7 +95,9 @@ def load_from_local(filename: str | os.PathLike, map_location: Any = None) -> An
             'Loading them could run code written by the author of the file, so nothing was loaded. '
             f'If you trust where the file comes from, add {TRUST_FLAG}'
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever the bytes of a file that is none make the unpickler do
         raise _unreadable(path, error) from error
 
 
@@ -119,7 +121,10 @@ def _refused_names(path: Path, error: Exception) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if zipfile.is_zipfile(path):
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    else:  # the text of torch advises to load without care
+        reason = f'it starts with {path.read_bytes()[:16]!r}' if path.stat().st_size else 'it is empty'
     return CheckpointError(
         f'checkpoint {str(path)!r} ({path.stat().st_size} bytes) is no readable PyTorch file: {reason}. '
         'It may be an interrupted download or copy; fetch it again or use an earlier checkpoint'
@@ -236,7 +241,8 @@ def misfit(report: KeyReport) -> CheckpointError:
     """What to raise for a checkpoint whose entries are not those of the model."""
     return CheckpointError(
         f'the checkpoint does not fit the model of this config: {report.describe()}. Use the config that it was '
-        'trained with; convert weights of the official repositories with tools/convert_checkpoint.py'
+        'trained with; convert weights of the official repositories with tools/convert_checkpoint.py --config CONFIG, which '
+        'also cuts tables of six cameras for fewer'
     )
 
 

@@ -31,6 +31,17 @@ class BaseOccHead(BaseModule, metaclass=ABCMeta):
     def forward(self, scene: Any) -> OccPrediction:
         """Computes voxel logits (and features for the aggregator) from what the family's view encoder returns."""
 
+    def predict_labels(self, logits: Tensor) -> Tensor:
+        """Class ids of logits: the largest one, where a head has no other rule.
+
+        Args:
+            logits: (B, C, X, Y, Z), full resolution.
+
+        Returns:
+            (B, X, Y, Z) int64.
+        """
+        return logits.argmax(1)
+
     def loss_by_feat(self, prediction: OccPrediction, batch_data_samples: list[OccDataSample]) -> dict[str, Tensor]:
         """Voxel losses of a prediction; an empty dict without ``loss_occ``.
 

@@ -1,7 +1,10 @@
 """The network frame that all families share: images -> features -> scene -> voxel logits."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
+from mmcv.ops import ModulatedDeformConv2d
 from mmdet3d.models.segmentors import Base3DSegmentor
 from mmdet3d.registry import MODELS
 from torch import Tensor
@@ -25,7 +28,7 @@ class OccSegmentor(Base3DSegmentor):
         img_neck: Config of the neck over the backbone's maps, or None.
         aggregator: Config of a module with ``loss(prediction, batch_data_samples) -> dict``, or None.
         opacity_threshold: For models trained by rendering only: voxels whose predicted opacity is below it become free
-            (0.1 in GaussRender, train.py). None: plain arg-max.
+            (0.1 in GaussRender, train.py). None: the labels of the head.
         keep_logits: Write ``pred_logits`` too when predicting, for metrics that want class probabilities.
         data_preprocessor: Config of ``OccDataPreprocessor``.
         init_cfg: Initialisation, see mmengine.
@@ -48,6 +51,7 @@ class OccSegmentor(Base3DSegmentor):
         self.grid = VoxelGrid.build(grid)
         on_grid = dict(grid=self.grid)
         self.img_backbone = MODELS.build(img_backbone)
+        self._deforms = any(isinstance(module, ModulatedDeformConv2d) for module in self.img_backbone.modules())
         self.img_neck = MODELS.build(img_neck) if img_neck else None
         self.view_encoder = MODELS.build(view_encoder, default_args=on_grid)
         self.occ_head = MODELS.build(occ_head, default_args=on_grid)
@@ -71,7 +75,10 @@ class OccSegmentor(Base3DSegmentor):
             Feature maps, fine to coarse, each (B, N, C, h, w).
         """
         batch, cameras = imgs.shape[:2]
-        feats = self.img_backbone(imgs.flatten(0, 1))
+        # mmcv's deformable convolution has no bfloat16 on a CPU
+        exact = self._deforms and imgs.device.type == 'cpu'
+        with torch.autocast('cpu', enabled=False) if exact else nullcontext():
+            feats = self.img_backbone(imgs.flatten(0, 1))
         if self.img_neck is not None:
             feats = self.img_neck(feats)
         return [feat.unflatten(0, (batch, cameras)) for feat in feats]
@@ -139,7 +146,7 @@ class OccSegmentor(Base3DSegmentor):
         """
         prediction = self.encode_decode(batch_inputs, batch_data_samples)
         logits = prediction.logits[-1]
-        labels = logits.argmax(1)
+        labels = self.occ_head.predict_labels(logits)
         if self.opacity_threshold is not None:
             opacities = self.aggregator.predict_opacities(logits, prediction.voxel_feats)
             labels = labels.masked_fill(opacities < self.opacity_threshold, self.grid.free_index)

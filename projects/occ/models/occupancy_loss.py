@@ -126,13 +126,14 @@ class OccupancyLoss(nn.Module):
             ``lovasz``, ``sem_scal``, ``geo_scal`` and ``frustum``.
 
         Raises:
-            ValueError: If the shapes of logits, labels and grid do not fit, the number of scales is not that of
-                ``scale_weights``, or frustums are needed and missing.
+            ValueError: If the shapes of logits, labels and grid do not fit, a label is no class of the grid, the number of
+                scales is not that of ``scale_weights``, or frustums are needed and missing.
         """
         if self.frustum_weight and frustum_index is None:
             raise ValueError('loss_occ.frustum_weight needs frustum_index, the box of the image that each voxel projects into')
         if tuple(labels.shape[1:]) != self.grid.shape:
             raise ValueError(f'labels must be (B, X, Y, Z) with the grid shape {self.grid.shape}, got {tuple(labels.shape)}')
+        self.grid.check_labels(labels)
         if self.scale_weights is not None and len(self.scale_weights) != len(logits):
             raise ValueError(
                 f'loss_occ.scale_weights must have one factor for each of the {len(logits)} outputs of the head, '

@@ -116,6 +116,16 @@ def test_broken_and_missing_files_are_named(tmp_path):
     for name in ('cut', 'page', 'empty'):
         with pytest.raises(CheckpointError, match=f'{name}.pth.*no readable PyTorch file'):
             load_from_local(tmp_path / f'{name}.pth')
+    rng = np.random.default_rng(0)
+    for content in (b'hello', b'rate limited', b'error', bytes(600), *(rng.bytes(64) for _ in range(100))):
+        (tmp_path / 'other.pth').write_bytes(content)
+        for trust in (False, True):
+            # not the advice of torch to load it without care
+            with (
+                loading_policy(trust),
+                pytest.raises(CheckpointError, match=r'no readable PyTorch file: it starts with b.{2,80}\. It'),
+            ):
+                load_from_local(tmp_path / 'other.pth')
     with pytest.raises(CheckpointError, match='does not exist; give the path of a .pth file'):
         load_from_local(tmp_path / 'absent.pth')
     check_checkpoint_file('https://example.org/absent.pth')

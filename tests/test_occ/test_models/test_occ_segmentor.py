@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmcv.ops import ModulatedDeformConv2dPack
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
@@ -25,6 +26,16 @@ class ToyBackbone(BaseModule):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x):
+        return (self.conv(x),)
+
+
+@MODELS.register_module()
+class ToyDeformableBackbone(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.conv = ModulatedDeformConv2dPack(3, 4, 3, 2, 1)
 
     def forward(self, x):
         return (self.conv(x),)
@@ -146,6 +157,23 @@ def test_logits_are_kept_if_asked_for():
     samples = model(**data, mode='predict')
     logits = model(**data, mode='tensor')
     assert all(torch.equal(sample.pred_logits, scores) for sample, scores in zip(samples, logits, strict=True))
+
+
+def test_mixed_precision_spares_deformable_convolutions_on_a_cpu():
+    model = MODELS.build(config(img_backbone=dict(type='ToyDeformableBackbone')))
+    data = model.data_preprocessor(make_batch())
+    exact = model.extract_feat(data['inputs']['imgs'])[0]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(model.extract_feat(data['inputs']['imgs'])[0], exact)
+        assert model(**data, mode='tensor').dtype == torch.bfloat16
+
+
+def test_the_head_has_its_own_rule_for_labels(monkeypatch):
+    model = MODELS.build(config())
+    monkeypatch.setattr(model.occ_head, 'predict_labels', lambda logits: logits.argmin(1))
+    data = model.data_preprocessor(make_batch())
+    labels = model(**data, mode='predict')[0].pred_occ
+    assert torch.equal(labels.long(), model(**data, mode='tensor')[0].argmin(0))
 
 
 def test_aggregator_is_a_guest():

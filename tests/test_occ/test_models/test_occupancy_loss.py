@@ -113,6 +113,8 @@ def test_shape_errors():
         loss([torch.zeros(1, 3, 4, 4, 2)], torch.zeros(1, 4, 4, 3, dtype=torch.long))
     with pytest.raises(ValueError, match='C=3 .grid.class_names.*got .1, 5, 4, 4, 2'):
         loss([torch.zeros(1, 5, 4, 4, 2)], torch.zeros(1, 4, 4, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match='labels: class id 99 is outside 0..2 and is not ignore_index 255'):
+        loss([torch.zeros(1, 3, 4, 4, 2)], torch.full((1, 4, 4, 2), 99))
     with pytest.raises(ValueError, match='scale_weights must have one factor for each of the 1 outputs'):
         OccupancyLoss(make_grid(), scale_weights=[0.5, 1])([torch.zeros(1, 3, 4, 4, 2)], torch.zeros(1, 4, 4, 2).long())
 
