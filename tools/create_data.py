@@ -148,10 +148,10 @@ def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
 def _run_nuscenes(args: argparse.Namespace) -> int:
     from projects.occ.datasets.preparation.nuscenes import origin_frames, prepare_nuscenes
 
+    grid = _label_grid(args.benchmark, args.data_root)
     if args.check:
         from projects.occ.datasets.preparation.check_nuscenes import check_nuscenes
 
-        grid = _label_grid(args.benchmark, args.data_root)
         findings = check_nuscenes(args.benchmark, args.data_root, grid, args.nuscenes, args.labels, args.ann_file, args.workers)
         return _report(findings, args.report)
     from projects.occ.evaluation.functional import origins_by_token
@@ -164,9 +164,8 @@ def _run_nuscenes(args: argparse.Namespace) -> int:
         print(f'{prepared.path}: {prepared.labelled} frames')
         if prepared.without_label:
             print(f'  {len(prepared.without_label)} frames without a label were left out, e.g. {prepared.without_label[0]}')
-        frame = 'ego' if args.benchmark == 'occ3d' else 'lidar'
         path = prepared.path.with_name(f'ray_origins_{split}.npz')
-        write_ray_origins(path, origins_by_token(origin_frames(prepared.records), frame), frame)
+        write_ray_origins(path, origins_by_token(origin_frames(prepared.records), grid), grid.frame)
         print(f'{path}: RayIoU origins of {len(prepared.records)} frames')
     return 0
 

@@ -63,7 +63,7 @@ class RayIoUMetric(BaseMetric):
             origins = read_ray_origins(origins, self.grid.frame)
         elif 'type' in origins:
             dataset = _whole_dataset(origins)
-            origins = origins_by_token((dataset.get_data_info(i) for i in range(len(dataset))), self.grid.frame)
+            origins = origins_by_token((dataset.get_data_info(i) for i in range(len(dataset))), self.grid)
         self.origins: Mapping[str, np.ndarray] = origins
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:

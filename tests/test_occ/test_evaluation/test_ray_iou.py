@@ -51,7 +51,7 @@ def test_caster_matches_the_original(golden):
 
 
 def test_origins_match_the_original(golden):
-    origins = lidar_origins(poses(golden, 'lidar2ego'), poses(golden, 'ego2global'), int(golden['occ3d.refs'][0]))
+    origins = lidar_origins(poses(golden, 'lidar2ego'), poses(golden, 'ego2global'), int(golden['occ3d.refs'][0]), OCC3D)
     np.testing.assert_allclose(origins, golden['occ3d.origins.0'], atol=1e-6)
 
 

@@ -104,7 +104,7 @@ class FewPoses(BaseDataset):
 
 
 def test_origins_from_a_data_set_come_from_whole_scenes():
-    expected = origins_by_token(FewPoses().load_data_list())
+    expected = origins_by_token(FewPoses().load_data_list(), GRID)
     for extra in (dict(), dict(indices=2), dict(subset='mini', pipeline=[dict(type='NoSuchTransform')])):
         metric = RayIoUMetric(GRID, dict(type='FewPoses', **extra))
         assert list(metric.origins) == list(expected)

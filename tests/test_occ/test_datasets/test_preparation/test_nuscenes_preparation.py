@@ -63,10 +63,11 @@ def test_annotation_files_keep_everything_that_the_tables_say(raw_root):
 def test_origins_are_those_of_complete_scenes(raw_root):
     records = read_info_file(str(raw_root / 'occ_infos_val.pkl')).records
     poses = [np.stack([getattr(record, key) for record in records]) for key in ('lidar2ego', 'ego2global')]
+    grid = json.loads((raw_root / 'synthetic.json').read_text())['config']['grids']['occ3d']
     origins = read_ray_origins(raw_root / 'occ3d_nuscenes' / 'ray_origins_val.npz')
     assert list(origins) == [record.token for record in records]
     for index, record in enumerate(records):
-        np.testing.assert_allclose(origins[record.token], lidar_origins(*poses, index), atol=1e-6)
+        np.testing.assert_allclose(origins[record.token], lidar_origins(*poses, index, grid), atol=1e-6)
     in_lidar = read_ray_origins(raw_root / 'surroundocc_nuscenes' / 'ray_origins_val.npz', 'lidar')
     # the sensor itself is the origin of its own frame
     assert all((np.abs(points).max(1) < 1e-9).any() for points in in_lidar.values())
