@@ -57,10 +57,15 @@ def _add_synthetic(commands) -> None:
         '--raw-tables', action='store_true', help='also write the tables of a raw nuScenes download (nuscenes/synthetic-v1)'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace a generated data set of another configuration')
+    _add_check(parser)
     parser.set_defaults(run=_run_synthetic)
 
 
 def _run_synthetic(args: argparse.Namespace) -> int:
+    if args.check:
+        from projects.occ.datasets.preparation.check_synthetic import check_synthetic
+
+        return _report(check_synthetic(args.out, args.workers), args.report)
     from dataclasses import replace
 
     from projects.occ.datasets.synthetic import NUSCENES_FORMATS, build_config, generate
@@ -172,17 +177,14 @@ def _run_nuscenes(args: argparse.Namespace) -> int:
 
 def _label_grid(benchmark: str, data_root: Path):
     """The benchmark's grid from its base config; generated data say which one they have."""
-    import json
-
     from mmengine.config import Config
 
+    from projects.occ.datasets.preparation.check_synthetic import read_marker
     from projects.occ.structures import VoxelGrid
 
-    marker = data_root / 'synthetic.json'
-    if marker.is_file():
-        grids = json.loads(marker.read_text())['config']['grids']
-        if benchmark in grids:
-            return VoxelGrid.build(grids[benchmark])
+    marker = read_marker(data_root)
+    if marker is not None and benchmark in marker['config']['grids']:
+        return VoxelGrid.build(marker['config']['grids'][benchmark])
     config = Config.fromfile(str(ROOT / BASE_CONFIGS[benchmark]), import_custom_modules=False)
     return VoxelGrid.build(config.grid.to_dict())
 
@@ -225,17 +227,26 @@ def _add_kitti360(commands) -> None:
 
 
 def _run_kitti360(args: argparse.Namespace) -> int:
+    from projects.occ.datasets.preparation.check_synthetic import read_marker
+
+    grid = _label_grid('sscbench-kitti360', args.data_root)
+    complete = read_marker(args.data_root) is None
     if args.check:
         from projects.occ.datasets.preparation.check_kitti360 import check_kitti360
 
-        grid = _label_grid('sscbench-kitti360', args.data_root)
-        complete = not (args.data_root / 'synthetic.json').is_file()
         findings = check_kitti360(args.data_root, grid, args.splits, complete, args.workers, args.depth)
         return _report(findings, args.report)
     from projects.occ.datasets.preparation.kitti360 import prepare_kitti360
 
     for line in prepare_kitti360(
-        args.data_root, args.splits, args.kitti360, args.frame_map, workers=args.workers, overwrite=args.overwrite
+        args.data_root,
+        args.splits,
+        args.kitti360,
+        args.frame_map,
+        shape=grid.shape,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        complete=complete,
     ):
         print(line)
     return 0

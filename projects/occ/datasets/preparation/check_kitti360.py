@@ -43,7 +43,8 @@ def check_kitti360(
     """Looks at everything that training and testing read.
 
     Sequences and frames of the splits; images there, complete, of the calibration's size; labels there, complete, of the right
-    shape and classes; raw labels and calibration files only where they exist, depth maps where their folder exists.
+    shape and classes; raw labels where the label is still to be made of them, and otherwise, as calibration files, only where
+    they exist; depth maps where their folder exists.
 
     Args:
         data_root: Root of the benchmark.
@@ -130,7 +131,11 @@ def _check_frame(job: _FrameJob) -> tuple[list[Finding], np.ndarray]:
     for suffix, bytes_per_voxel in (('.label', 2), ('.invalid', 1)):
         path = job.raw.with_suffix(suffix)
         expected = bytes_per_voxel * job.grid.num_voxels
-        if path.is_file() and path.stat().st_size != expected:
+        if not path.is_file():
+            if not job.label.is_file():
+                message = "does not exist, so the label cannot be made; unpack SSCBench's voxels again"
+                findings.append(Finding('raw-label-missing', str(path), message))
+        elif path.stat().st_size != expected:
             message = f'has {path.stat().st_size} bytes; expected {expected}, {bytes_per_voxel} per voxel'
             findings.append(Finding('raw-label-damaged', str(path), message))
     return findings, counts

@@ -44,6 +44,7 @@ SECTIONS = {
     'depth-shape': 'depth-maps',
     'depth-values': 'depth-maps',
     'raw-label-damaged': 'sscbench-kitti-360',
+    'raw-label-missing': 'sscbench-kitti-360',
     'calibration': 'sscbench-kitti-360',
 }
 

@@ -26,6 +26,7 @@ def prepare_kitti360(
     shape: Sequence[int] = (256, 256, 32),
     workers: int = 1,
     overwrite: bool = False,
+    complete: bool = True,
 ) -> Iterator[str]:
     """Completes ``data_root`` to what :class:`SSCBenchKITTI360Dataset` reads.
 
@@ -43,6 +44,8 @@ def prepare_kitti360(
         shape: Number of voxels (X, Y, Z).
         workers: Processes.
         overwrite: Convert labels again that exist.
+        complete: Whether every drive of the splits must be there. Without it those that are there are prepared; this is for
+            generated data.
 
     Yields:
         Sentences that say what was done.
@@ -53,6 +56,8 @@ def prepare_kitti360(
     """
     root = Path(data_root)
     sequences = [sequence_name(number) for split in splits for number in SPLITS[split]]
+    if not complete:
+        sequences = [name for name in sequences if (root / 'data_2d_raw' / name).is_dir()] or sequences
     frames = {sequence: _frames(root, sequence) for sequence in sequences}
     lacking = [s for s in sequences if overwrite or _without_label(root, s, frames[s])]
     if lacking:

@@ -134,13 +134,19 @@ def _refuse_missing(
 def _compare_with_annotations(path: Path, splits: dict[str, list[FrameRecord]]) -> None:
     """Takes label paths from Occ3D's ``annotations.json`` and warns where it and the tables disagree."""
     try:
-        content = json.loads(path.read_text())
-        frames = {token: frame for scene in content['scene_infos'].values() for token, frame in scene.items()}
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+        warnings = _take_annotations(json.loads(path.read_text()), splits)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
             f"'{path}' is damaged or not Occ3D's annotations.json ({type(error).__name__}: {error}); copy it again or "
             'remove it, it is not needed'
         ) from None
+    for warning in warnings:
+        print_log(f'{path}: {warning}; the nuScenes tables are used', logger='current', level=logging.WARNING)
+
+
+def _take_annotations(content: dict, splits: dict[str, list[FrameRecord]]) -> list[str]:
+    """Puts the label paths of ``annotations.json`` into the records; returns how it differs from the tables."""
+    frames = {token: frame for scene in content['scene_infos'].values() for token, frame in scene.items()}
     warnings = []
     for split, records in splits.items():
         named = content.get(f'{split.removeprefix("mini_")}_split')
@@ -160,5 +166,4 @@ def _compare_with_annotations(path: Path, splits: dict[str, list[FrameRecord]]) 
                 moved.append(record.token)
         if moved:
             warnings.append(f'{len(moved)} frames of split {split} have another ego pose there, e.g. {moved[0]}')
-    for warning in warnings:
-        print_log(f'{path}: {warning}; the nuScenes tables are used', logger='current', level=logging.WARNING)
+    return warnings

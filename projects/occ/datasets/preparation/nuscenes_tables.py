@@ -60,10 +60,11 @@ def load_tables(root: str | Path, version: str):
         return NuScenes(version=version, dataroot=str(root), verbose=False)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'nuScenes tables need the file {error.filename}; unpack the metadata again ({DOC})') from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"a table in '{root / version}' is cut short ({error}); unpack the metadata again ({DOC})") from None
-    except (AssertionError, KeyError) as error:
-        # the devkit asserts that map pictures and all point classes are there; a KeyError is a token of another table
+    except (AssertionError, KeyError, IndexError, TypeError, AttributeError) as error:
+        # the devkit asserts that map pictures and all point classes are there; a KeyError is a token of another table, the
+        # others come of tables without rows or of something else than rows
         raise ValueError(
             f"the tables in '{root / version}' are incomplete ({type(error).__name__}: {error}); maps/ is part of them, "
             f'lidarseg/ is only needed if its table is there ({DOC})'
@@ -77,13 +78,13 @@ def split_scenes(tables) -> dict[str, list[str]]:
     tables (split -> list of scene names, as the devkit reads for splits of one's own) replaces them.
 
     Raises:
-        ValueError: If a version has no official splits with labels and no ``splits.json``.
+        ValueError: If a version has no official splits with labels and no ``splits.json``, or that file is damaged.
     """
     from nuscenes.utils.splits import create_splits_scenes
 
     own = Path(tables.dataroot) / tables.version / SPLITS_FILE
     if own.is_file():
-        return {split: list(names) for split, names in json.loads(own.read_text()).items()}
+        return _read_splits(own)
     names = {'v1.0-trainval': ('train', 'val'), 'v1.0-mini': ('mini_train', 'mini_val')}.get(tables.version)
     if names is None:
         raise ValueError(
@@ -92,6 +93,17 @@ def split_scenes(tables) -> dict[str, list[str]]:
         )
     official = create_splits_scenes()
     return {split: official[split] for split in names}
+
+
+def _read_splits(path: Path) -> dict[str, list[str]]:
+    try:
+        splits = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"'{path}' is cut short or no JSON ({error}); write it again, or remove it ({DOC})") from None
+    named = isinstance(splits, dict) and all(isinstance(names, list) for names in splits.values())
+    if not named or not all(isinstance(name, str) for names in splits.values() for name in names):
+        raise ValueError(f"'{path}': expected a JSON object with a list of scene names per split, found {str(splits)[:80]}")
+    return splits
 
 
 def read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
@@ -105,8 +117,18 @@ def read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
         scene_names: Scenes; those that the tables lack are left out.
 
     Raises:
-        ValueError: If a key frame lacks the LiDAR or a camera.
+        ValueError: If a key frame lacks the LiDAR or a camera, or the tables lack a row that another one names.
     """
+    try:
+        return _read_records(tables, scene_names)
+    except KeyError as error:
+        raise ValueError(
+            f"the tables in '{Path(tables.dataroot) / tables.version}' are incomplete: nothing has the token or key {error}, "
+            f'which a row of theirs names; unpack the metadata again ({DOC})'
+        ) from None
+
+
+def _read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
     wanted = set(scene_names)
     scenes = {scene['token']: scene for scene in tables.scene if scene['name'] in wanted}
     positions: dict[str, int] = {}

@@ -303,7 +303,18 @@ def test_generated_data_has_no_finding(create_data_main, tmp_path, capsys):
 def test_a_frame_between_the_fifth_ones_is_found(prepared, kitti_grid):
     voxels(prepared, '000003.bin').write_bytes(b'')
     findings = check_kitti360(prepared, kitti_grid, ['val'], complete=False)
-    assert {finding.kind for finding in findings} == {'frame-name', 'image-missing', 'label-missing'}
+    assert {finding.kind for finding in findings} == {'frame-name', 'image-missing', 'label-missing', 'raw-label-missing'}
+
+
+@pytest.mark.parametrize('suffix', ['.label', '.invalid'])
+def test_raw_labels_that_are_still_needed_are_found(prepared, kitti_grid, suffix):
+    voxels(prepared, f'000005{suffix}').unlink()
+    # the label is there
+    assert check_kitti360(prepared, kitti_grid, ['val'], complete=False) == []
+    label(prepared).unlink()
+    findings = check_kitti360(prepared, kitti_grid, ['val'], complete=False)
+    assert [finding.kind for finding in findings] == ['label-missing', 'raw-label-missing']
+    assert findings[1].path.endswith(f'000005{suffix}') and 'so the label cannot be made' in findings[1].message
 
 
 def test_command(kitti_copy, create_data_main, capsys):

@@ -124,6 +124,8 @@ def test_annotations_of_occ3d_are_compared(root_copy, monkeypatch):
     poses, split = (message for _, message in warnings)
     assert f'1 frames of split train have another ego pose there, e.g. {records[0].token}' in poses
     assert '1 scenes of split val are not in its val_split, e.g. scene-0003; the nuScenes tables are used' in split
-    path.write_text('{')
-    with pytest.raises(ValueError, match="is damaged or not Occ3D's annotations.json.*remove it, it is not needed"):
-        prepare_nuscenes('occ3d', root_copy, version=VERSION)
+    frames = {records[0].token: {'ego_pose': {'translation': ['x', 0, 0]}}}
+    for text in ('{', '[]', '{"scene_infos": [1]}', json.dumps({'scene_infos': {'scene-0001': frames}})):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is damaged or not Occ3D's annotations.json.*remove it, it is not needed"):
+            prepare_nuscenes('occ3d', root_copy, version=VERSION)

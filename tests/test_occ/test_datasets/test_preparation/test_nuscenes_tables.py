@@ -103,10 +103,37 @@ def test_errors_of_tables(root_copy, tmp_path):
     (folder / 'ego_pose.json').write_text(text[:-50])
     with pytest.raises(ValueError, match='a table in .* is cut short'):
         load_tables(root_copy / 'nuscenes', VERSION)
+    for rows in ('[1]', '7'):
+        (folder / 'ego_pose.json').write_text(rows)
+        with pytest.raises(ValueError, match='the tables in .* are incomplete'):
+            load_tables(root_copy / 'nuscenes', VERSION)
+    (folder / 'ego_pose.json').write_text('[]')
+    tables = load_tables(root_copy / 'nuscenes', VERSION)
+    with pytest.raises(ValueError, match=r"synthetic-v1' are incomplete: nothing has the token or key '.*unpack the metadata"):
+        read_records(tables, ['scene-0001'])
     (folder / 'ego_pose.json').write_text(text)
     next((root_copy / 'nuscenes' / 'maps').glob('*.png')).unlink()
     with pytest.raises(ValueError, match='are incomplete .*map mask .* does not exist'):
         load_tables(root_copy / 'nuscenes', VERSION)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{"train": ["scene-0001"', 'is cut short or no JSON'),
+        ('["scene-0001"]', 'expected a JSON object with a list of scene names per split, found'),
+        ('{"train": "scene-0001"}', 'expected a JSON object with a list of scene names'),
+        ('{"train": [1]}', 'expected a JSON object with a list of scene names'),
+    ],
+)
+def test_damaged_splits(tmp_path, text, message):
+    class Tables:
+        dataroot, version = str(tmp_path), VERSION
+
+    (tmp_path / VERSION).mkdir()
+    (tmp_path / VERSION / 'splits.json').write_text(text)
+    with pytest.raises(ValueError, match=rf"splits\.json'.* {message}|splits\.json': {message}"):
+        split_scenes(Tables)
 
 
 def test_a_frame_without_a_camera_is_refused(root_copy):
