@@ -1,4 +1,4 @@
-"""The matrix of the paper: every family on every benchmark it is reported on, with and without GaussRender.
+"""The matrix: every family on the benchmarks that its released code knows, with and without GaussRender.
 
 A cell is a full config, listed in ``model-index.yml``, and a small child under ``configs/debug`` that trains on generated
 frames. Every child is trained for 20 iterations and tested here, by the tools.
@@ -33,6 +33,7 @@ FULL = {
 CELLS = (
     ('tpvformer', 'occ3d-nus'),
     ('tpvformer', 'surroundocc-nus'),
+    ('tpvformer', 'sscbench-kitti360'),
     ('surroundocc', 'occ3d-nus'),
     ('surroundocc', 'surroundocc-nus'),
     ('surroundocc', 'sscbench-kitti360'),

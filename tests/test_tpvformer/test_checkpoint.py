@@ -58,6 +58,14 @@ def test_every_official_key_has_its_place_at_full_size(repo_root, official_keys,
     assert not unknown and shapes(back) == official
 
 
+def test_size_for_one_camera(repo_root):
+    path = repo_root / 'configs/tpvformer/tpvformer_r101-dcn_8xb1-20e_sscbench-kitti360_gaussrender.py'
+    model = MODELS.build(Config.fromfile(path).model)
+    # the original has embeddings of 256 channels for six cameras
+    assert sum(p.numel() for p in model.parameters()) == 65213295 - 5 * 256
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 64885551 - 5 * 256
+
+
 @pytest.mark.parametrize('name', MODEL_NAMES)
 def test_every_official_key_of_the_model_without_rendering(repo_root, official_keys, name):
     official = {key: shape for key, shape in official_keys[name].items() if not key.startswith(RENDER_PREFIXES)}
