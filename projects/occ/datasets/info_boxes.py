@@ -50,13 +50,26 @@ def old_boxes_are_width_first(infos: Iterable[Mapping]) -> bool:
     """
     ratios = []
     for info in infos:
-        if 'gt_boxes' not in info:
+        try:
+            boxes, names = _old_boxes(info)
+        except (KeyError, ValueError, TypeError):
             continue  # said when the frame is read
-        boxes = np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7)
-        long = np.isin(np.asarray(info['gt_names'], dtype=str), _LONG_CLASSES)
+        long = np.isin(names, _LONG_CLASSES)
         ratios.append(boxes[long, 3] / boxes[long, 4])
     ratios = np.concatenate(ratios) if ratios else np.zeros(0)
     return ratios.size > 0 and float(np.median(ratios)) < 1
+
+
+def _old_boxes(info: Mapping) -> tuple[np.ndarray, list[str]]:
+    """The first seven columns of ``gt_boxes``, (K, 7) float64, and the K names."""
+    boxes, names = np.array(info['gt_boxes'], dtype=np.float64), [str(name) for name in info['gt_names']]
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 7)
+    if boxes.ndim != 2 or boxes.shape[1] < 7:
+        raise ValueError(f'gt_boxes must be (K, 7) x, y, z, three sizes and yaw, perhaps with more columns, got {boxes.shape}')
+    if len(names) != len(boxes):
+        raise ValueError(f'gt_names must have a name for each of the {len(boxes)} rows of gt_boxes, got {len(names)}')
+    return boxes[:, :7], names
 
 
 def boxes_from_old_info(info: Mapping, width_first: bool) -> BoxRecord:
@@ -64,10 +77,13 @@ def boxes_from_old_info(info: Mapping, width_first: bool) -> BoxRecord:
 
     Args:
         info: Frame with ``gt_boxes`` (K, 7+) in the LiDAR frame with the centre as origin, ``gt_names`` (K,) and perhaps
-            ``num_lidar_pts`` (K,) and ``gt_velocity`` (K, 2).
+            ``num_lidar_pts`` (K,) and ``gt_velocity`` (K, 2). Columns after the seventh are left out.
         width_first: Column order, see :func:`old_boxes_are_width_first`.
+
+    Raises:
+        ValueError: If ``gt_boxes`` has another shape, or ``gt_names`` another length.
     """
-    boxes = np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7).copy()
+    boxes, names = _old_boxes(info)
     if width_first:
         boxes[:, 3:5] = boxes[:, [4, 3]]
         yaw = -boxes[:, 6] - np.pi / 2
@@ -75,7 +91,7 @@ def boxes_from_old_info(info: Mapping, width_first: bool) -> BoxRecord:
     counts, velocities = info.get('num_lidar_pts'), info.get('gt_velocity')
     return BoxRecord(
         boxes=boxes,
-        names=[str(name) for name in info['gt_names']],
+        names=names,
         num_lidar_pts=None if counts is None else np.asarray(counts, dtype=np.int64),
         velocities=None if velocities is None else np.asarray(velocities, dtype=np.float64).reshape(-1, 2),
     )

@@ -6,6 +6,7 @@ import pytest
 from projects.occ.datasets.frame_record import geometry_problems, rigid
 from projects.occ.datasets.info_formats import parse_infos, read_info_file, sensor_path
 from projects.occ.datasets.info_writer import write_info_file
+from projects.occ.datasets.preparation.info_conversion import convert_infos
 
 STYLE_NAMES = ['bevdet', 'sparseocc', 'gaussrender', 'mmdet3d-v2', 'occ-1.0']
 
@@ -204,6 +205,36 @@ def test_both_old_box_conventions_become_one(formats):
         boxes = parse_infos(content, with_boxes=True).records[0].boxes
         np.testing.assert_allclose(boxes.boxes[0], box, atol=1e-12)
         assert boxes.num_lidar_pts is None
+
+
+def test_columns_after_the_seventh_are_left_out(formats):
+    boxes = np.arange(27.0).reshape(3, 9)
+    boxes[:, 3:5] = 4.5, 1.9
+    content = formats.bevdet_infos([formats.RawFrame(0), formats.RawFrame(1)])
+    content['infos'][0].update(gt_boxes=boxes, gt_names=np.array(['car'] * 3))
+    content['infos'][1].update(gt_boxes=[], gt_names=[])
+    first, second = (record.boxes for record in parse_infos(content, with_boxes=True).records)
+    assert np.array_equal(first.boxes, boxes[:, :7]) and first.names == ['car'] * 3
+    assert second.boxes.shape == (0, 7) and second.names == []
+
+
+@pytest.mark.parametrize(
+    ('boxes', 'message'),
+    [
+        (np.zeros(7), r'gt_boxes must be \(K, 7\) .*, got \(7,\)'),
+        (np.zeros((7, 6)), r'gt_boxes must be \(K, 7\) .*, got \(7, 6\)'),
+        (np.zeros((2, 7)), 'gt_names must have a name for each of the 2 rows of gt_boxes, got 1'),
+    ],
+)
+def test_odd_boxes_name_the_frame(formats, tmp_path, boxes, message):
+    content = formats.bevdet_infos([formats.RawFrame(0)])
+    content['infos'][0].update(gt_boxes=boxes, gt_names=['car'])
+    with pytest.raises(ValueError, match=rf'frame 0 \(token token00\): {message}'):
+        parse_infos(content, with_boxes=True)
+    # a conversion must not drop them either
+    source = formats.write_pickle(tmp_path / 'in.pkl', content)
+    with pytest.raises(ValueError, match=message):
+        convert_infos(source, tmp_path / 'out.pkl')
 
 
 def test_boxes_of_unknown_category_are_left_out(formats):

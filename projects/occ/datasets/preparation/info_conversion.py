@@ -78,7 +78,7 @@ def _read(source: str) -> InfoFile:
     try:
         return read_info_file(source, with_boxes=True)
     except ValueError as error:
-        if 'gt_boxes' not in str(error):
+        if "the key 'gt_boxes' is missing" not in str(error):
             raise
         return read_info_file(source)
 
