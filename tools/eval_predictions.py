@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 from mmdet3d.registry import DATASETS  # noqa: E402
-from mmengine.config import Config, DictAction  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
@@ -28,7 +28,7 @@ from tqdm import tqdm  # noqa: E402
 
 from projects.occ.datasets import LoadOccLabels, LoadSSCBenchLabels  # noqa: E402
 from projects.occ.datasets.kitti360_labels import map_raw_labels, read_raw_label  # noqa: E402
-from projects.occ.engine.command_line import run_tool  # noqa: E402
+from projects.occ.engine.command_line import CfgOptionsAction, run_tool  # noqa: E402
 from projects.occ.engine.config_options import ALLOW_FLAG, apply_cfg_options  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
@@ -169,7 +169,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'will do',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='change values of --config'
+        '--cfg-options', nargs='+', action=CfgOptionsAction, default={}, metavar='KEY=VALUE', help='change values of --config'
     )
     parser.add_argument(ALLOW_FLAG, action='store_true', help='let --cfg-options add keys that the config does not have')
     parser.add_argument('--out', metavar='FILE', help='write the metrics as JSON, as fractions')

@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.config import Config, DictAction  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from projects.occ.apis import OccInferencer, read_frames  # noqa: E402
 from projects.occ.engine.checkpoint import TRUST_FLAG  # noqa: E402
-from projects.occ.engine.command_line import run_tool  # noqa: E402
+from projects.occ.engine.command_line import CfgOptionsAction, run_tool  # noqa: E402
 from projects.occ.engine.config_options import ALLOW_FLAG, apply_cfg_options  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--no-pictures', action='store_true', help='write npz files alone')
     parser.add_argument('--device', help="device, for example 'cuda:0' or 'cpu' (default: a GPU if there is one)")
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='change values of the config'
+        '--cfg-options', nargs='+', action=CfgOptionsAction, default={}, metavar='KEY=VALUE', help='change values of the config'
     )
     parser.add_argument(ALLOW_FLAG, action='store_true', help='let --cfg-options add keys that the config does not have')
     parser.add_argument(

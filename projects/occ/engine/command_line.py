@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
@@ -19,13 +21,32 @@ from .errors import OccError
 from .file_io import check_writable
 
 
+class CfgOptionsAction(DictAction):
+    """mmengine's action for ``KEY=VALUE``, which would remove the spaces of texts such as paths; here they stay.
+
+    Spaces beside the brackets and commas of lists and tuples, and at both ends, have no meaning, as there.
+    """
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        # an argument cannot contain this character
+        kept = re.sub('(?<=[^[(, ]) +(?=[^]), ])', lambda spaces: '\0' * len(spaces[0]), val.strip('\'" '))
+        return _with_spaces(DictAction._parse_iterable(kept))
+
+
+def _with_spaces(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_with_spaces, value))
+    return value.replace('\0', ' ') if isinstance(value, str) else value
+
+
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments that both tools take; names and meanings are those of mmdet3d's tools."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptionsAction,
         default={},
         metavar='KEY=VALUE',
         help='change values of the config, for example optim_wrapper.optimizer.lr=1e-4 '

@@ -34,6 +34,32 @@ def test_options_are_merged_and_checked(tmp_path):
     assert load_config(parse(*arguments, 'model.extra=1', '--allow-new-keys')).model.extra == 1
 
 
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('/my data/a  b.pth', '/my data/a  b.pth'),
+        ('"/my data"', '/my data'),
+        ('a (copy) [2] of b', 'a (copy) [2] of b'),
+        (' 3 ', 3),
+        ('" None "', None),
+        ('[1, 2]', [1, 2]),
+        ('"[ 1 , 2 ]"', [1, 2]),
+        ('1, 2', [1, 2]),
+        ('( (1, 2), [True, x y] )', ((1, 2), [True, 'x y'])),
+        ("['/my data', 'b']", ['/my data', 'b']),
+        ('[]', []),
+        ('', ''),
+    ],
+)
+def test_options_keep_the_spaces_of_texts(text, value):
+    assert parse('c.py', '--cfg-options', f'key={text}', 'other=1e-4').cfg_options == {'key': value, 'other': 1e-4}
+
+
+def test_every_tool_keeps_the_spaces_of_options(repo_root):
+    for path in (repo_root / 'tools').glob('*.py'):
+        assert 'DictAction' not in path.read_text(), path
+
+
 def test_errors_become_one_sentence_and_others_pass(capsys):
     def fail(error):
         def tool(args):
