@@ -8,13 +8,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import Config  # noqa: E402
+from mmengine.model import is_model_wrapper  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 from projects.occ.engine.checkpoint import check_checkpoint_file  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch  # noqa: E402
-from projects.occ.engine.errors import OccError  # noqa: E402  # noqa: E402
+from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation.presets import get_preset  # noqa: E402
@@ -94,10 +95,19 @@ def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
         import projects.gaussrender.image_metric  # noqa: F401
 
         scale = get_preset(name).gaussian_scale(VoxelGrid.build(grid)) if name else None
-        extra.append(dict(type='RenderedImageMetric', grid=grid, gaussian_scale=scale, reduction=args.image_reduction))
+        absent = voxels.get('absent', 'exclude')
+        images = dict(gaussian_scale=scale, reduction=args.image_reduction, absent=absent)
+        extra.append(dict(type='RenderedImageMetric', grid=grid, **images))
     known = {metric['type'] for metric in extra}
     # what the config configures itself gives way to the flag
     cfg.test_evaluator = [metric for metric in evaluators if metric.get('type') not in known] + extra
+
+
+def hand_logits_to_metrics(runner: Runner) -> None:
+    """Lets the model keep its logits for the image metrics, unless the config decides; models without this switch stay."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if hasattr(model, 'keep_logits') and 'keep_logits' not in runner.cfg.model:
+        model.keep_logits = True
 
 
 def test(args: argparse.Namespace) -> None:
@@ -105,6 +115,8 @@ def test(args: argparse.Namespace) -> None:
     check_checkpoint_file(args.checkpoint)
     if args.show_video and not args.show_dir:
         raise OccError('--show-video needs --show-dir, the folder of the videos')
+    if args.metrics_json and Path(args.metrics_json).is_dir():
+        raise OccError(f'--metrics-json {args.metrics_json!r} is a folder; name the file to write')
     folder = args.metrics_json and Path(args.metrics_json).parent
     for directory, option in ((args.out, '--out'), (args.show_dir, '--show-dir'), (folder, '--metrics-json')):
         if directory:
@@ -116,6 +128,8 @@ def test(args: argparse.Namespace) -> None:
     add_metrics(cfg, args)
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if args.image_metrics:
+        hand_logits_to_metrics(runner)
     metrics = runner.test()
     if args.metrics_json and runner.rank == 0:
         write_metrics(args.metrics_json, metrics, source=dict(config=args.config, checkpoint=args.checkpoint))

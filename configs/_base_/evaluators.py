@@ -8,6 +8,7 @@ tools/test.py --ray-iou --image-metrics does the same without a config. This fil
         dict(_base_.ray_iou, grid=_base_.grid, origins=_base_.test_dataloader.dataset),
         dict(_base_.image_metrics, grid=_base_.grid, gaussian_scale=0.27),
     ]
+    model = dict(keep_logits=True)  # the image metrics want probabilities
 
 The runtime base config imports them.
 """

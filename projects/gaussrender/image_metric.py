@@ -18,6 +18,9 @@ from projects.occ.structures import VoxelGrid
 from .aggregator import cameras_from_samples
 from .cameras import CameraBatch
 from .gauss_render import GaussRender, RenderedScene
+from .gaussians import ABSENT_LOGIT, check_logits
+
+PAINTED = {True: 'class probabilities', False: 'class ids: not comparable with published 2D numbers'}
 
 
 @METRICS.register_module()
@@ -28,9 +31,11 @@ class RenderedImageMetric(BaseMetric):
     for free voxels, only voxels whose centre a camera sees and which the label does not ignore. The model need not have been
     trained by rendering.
 
-    Reads ``pred_occ``, ``gt_occ`` (X, Y, Z) integer, ``ref2cam``, ``cam2img`` and ``ori_img_wh`` of every data sample. Colours
-    are one-hot classes. If the sample also has ``pred_logits`` (C, X, Y, Z), the prediction is painted with its class
-    probabilities, as in the published evaluation; depth is the same for both, classes differ along edges.
+    Reads ``pred_occ``, ``gt_occ`` (X, Y, Z) integer, ``ref2cam``, ``cam2img`` and ``ori_img_wh`` of every data sample. If the
+    sample also has ``pred_logits`` (C, X, Y, Z), the prediction is painted with its class probabilities, as in the published
+    evaluation. Without them it is painted with its class ids, which gives other numbers: the probability of free space that an
+    occupied voxel carries counts like background, so whole surfaces can turn free. Depth is the same for both: in either way
+    those voxels are opaque that ``pred_occ`` calls occupied.
 
     A record is two small matrices and two numbers per sample; any number of processes gives the same result.
 
@@ -87,13 +92,13 @@ class RenderedImageMetric(BaseMetric):
         for sample in data_samples:
             for key, remedy in (('gt_occ', 'load it with LoadOccLabels'), ('pred_occ', 'the model must write it in predict')):
                 if sample.get(key) is None:
-                    raise ValueError(f'sample {sample.get("token", "<without token>")} has no {key!r}: {remedy}')
-            gt = torch.as_tensor(sample['gt_occ'])[None]
-            pred = torch.as_tensor(sample['pred_occ'])[None]
-            gt = gt.to(pred.device)
-            logits = sample.get('pred_logits')
+                    raise ValueError(f'sample {_name(sample)} has no {key!r}: {remedy}')
+            pred = self._prediction(sample)[None]
+            gt = torch.as_tensor(sample['gt_occ'])[None].to(pred.device)
+            logits = None if sample.get('pred_logits') is None else self._logits(sample['pred_logits'], pred)
             cameras = cameras_from_samples([sample]).reduced(self.reduction)
-            self.results.append(self._count(pred, gt, None if logits is None else logits[None], cameras))
+            record = self._count(pred, gt, logits, cameras)
+            self.results.append(dict(record, with_probabilities=logits is not None))
 
     def compute_metrics(self, results: Sequence[dict]) -> dict:
         """Pools the counts, logs the tables and returns fractions and metres.
@@ -116,12 +121,43 @@ class RenderedImageMetric(BaseMetric):
         depth_sum = math.fsum(record['depth_sum'] for record in results)
         depth_count = sum(record['depth_count'] for record in results)
         summary = summarize_images(camera, bird_eye, depth_sum, depth_count, self.grid.free_index, self.absent)
-        print_log(self._report(summary, len(results), int(camera.sum()), depth_count), logger='current')
+        with_probabilities = all(record['with_probabilities'] for record in results)
+        report = self._report(summary, len(results), int(camera.sum()), depth_count, with_probabilities)
+        print_log(report, logger='current')
         for key in ('img_per_class', 'bev_per_class'):
             if key in summary:
                 values = zip(self.grid.class_names, summary[key], strict=True)
                 summary[key] = {name: None if np.isnan(value) else float(value) for name, value in values}
         return summary
+
+    def _prediction(self, sample: dict) -> Tensor:
+        """``pred_occ`` as (X, Y, Z) int64."""
+        origin = f'pred_occ of sample {_name(sample)}'
+        pred = torch.as_tensor(sample['pred_occ'])
+        if pred.is_floating_point() or tuple(pred.shape) != self.grid.shape:
+            raise ValueError(
+                f'{origin}: expected integer class ids of shape {self.grid.shape}, got {pred.dtype} {tuple(pred.shape)}'
+            )
+        pred = pred.long()
+        self.grid.check_labels(pred, origin)
+        if (pred == self.grid.ignore_index).any():
+            raise ValueError(
+                f'{origin}: holds ignore_index {self.grid.ignore_index}, which labels alone may; predict a class everywhere'
+            )
+        return pred
+
+    def _logits(self, logits: Tensor | np.ndarray, pred: Tensor) -> Tensor:
+        """``pred_logits`` as (1, C, X, Y, Z); their arg-max, which decides the opacity, is free where ``pred`` is."""
+        logits = torch.as_tensor(logits, device=pred.device)[None]
+        check_logits(logits, self.grid)
+        free = self.grid.free_index
+        # some models decide by more than the largest logit, such as opacity_threshold
+        overruled = (logits.argmax(1) == free) != (pred == free)
+        if overruled.any():
+            decided = torch.where(pred == free, -ABSENT_LOGIT, ABSENT_LOGIT).to(logits.dtype)
+            logits = logits.clone()
+            logits[:, free] = torch.where(overruled, decided, logits[:, free])
+        return logits
 
     def _count(self, pred: Tensor, gt: Tensor, logits: Tensor | None, cameras: CameraBatch) -> dict:
         """Counts of one sample; camera by camera, because images of all classes are large."""
@@ -149,7 +185,7 @@ class RenderedImageMetric(BaseMetric):
         shown = torch.where(gt == self.grid.ignore_index, self.grid.ignore_index, pred)
         return self.render.render_labels(shown, view, with_bev=with_bev)
 
-    def _report(self, summary: dict, num_frames: int, num_pixels: int, depth_count: int) -> str:
+    def _report(self, summary: dict, num_frames: int, num_pixels: int, depth_count: int, with_probabilities: bool) -> str:
         """What was counted and the tables in percent."""
         grid = self.grid
         scale = self.render.gaussians.gaussian_scale
@@ -157,6 +193,7 @@ class RenderedImageMetric(BaseMetric):
             f'Rendered images of {num_frames} frames, {num_pixels} camera pixels, {depth_count} with depth',
             f'{grid.num_classes} classes, free {grid.free_index} (background), ignore {grid.ignore_index} | Gaussians of '
             f'{scale:g} m | images reduced by {self.reduction:g} | absent classes: {self.absent}',
+            f'prediction painted with {PAINTED[with_probabilities]}',
         ]
         columns = [key for key in ('img', 'bev') if f'{key}_mIoU' in summary]
         rows = [['class', *({'img': 'cameras', 'bev': "bird's eye"}[key] for key in columns)]]
@@ -174,6 +211,10 @@ def _confusion(pred: Tensor, gt: Tensor, num_classes: int) -> np.ndarray:
     """(C, C) counts of the most likely classes of two class images (..., C)."""
     ids = (images.argmax(-1).to(torch.uint8).cpu().numpy() for images in (pred, gt))
     return voxel_confusion(*ids, num_classes, ignore_index=None)
+
+
+def _name(sample: dict) -> str:
+    return str(sample.get('token', '<without token>'))
 
 
 def _percent(value: float) -> str:

@@ -92,6 +92,14 @@ def test_perfect_and_empty_predictions(grid, samples, labels):
     assert result['occ/depth_L1'] > 0.5
 
 
+@pytest.mark.parametrize('kind', [np.int8, np.uint16, bool])
+def test_predictions_of_any_integer_type(grid, samples, kind):
+    """The ignored label does not exist in the type of the prediction."""
+    pred = (samples[0]['pred_occ'] > 1).numpy()
+    one, other = (evaluate(grid, [[dict(samples[0], pred_occ=array)]]) for array in (pred.astype(np.int64), pred.astype(kind)))
+    assert one == other
+
+
 def test_without_birds_eye_and_reduced(grid, samples):
     metric = RenderedImageMetric(grid, with_bev=False, reduction=2)
     metric.process({}, samples)
@@ -100,19 +108,49 @@ def test_without_birds_eye_and_reduced(grid, samples):
     assert 'occ/bev_mIoU' not in result and 0 < result['occ/img_mIoU'] < 1
 
 
-def test_log_names_what_was_counted(grid, samples, caplog):
+@pytest.fixture
+def log(caplog):
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     caplog.set_level(logging.INFO)
-    result = evaluate(grid, [samples], gaussian_scale=0.3)
+    yield caplog
     logger.removeHandler(caplog.handler)
+
+
+def test_log_names_what_was_counted(grid, samples, log):
+    result = evaluate(grid, [samples], gaussian_scale=0.3)
     for text in (
         f'Rendered images of 2 frames, {2 * 2 * 20 * 14} camera pixels',
         'Gaussians of 0.3 m | images reduced by 1',
         f'img_mIoU {100 * result["occ/img_mIoU"]:.2f}',
         f'depth_L1 {result["occ/depth_L1"]:.3f} m',
+        'prediction painted with class ids: not comparable with published 2D numbers',
     ):
-        assert text in caplog.text
+        assert text in log.text
+
+
+def test_log_names_what_was_painted(grid, samples, logits, log):
+    painted = [dict(sample, pred_logits=scores) for sample, scores in zip(samples, logits, strict=True)]
+    evaluate(grid, [painted])
+    assert 'prediction painted with class probabilities' in log.text and 'class ids' not in log.text
+    log.clear()
+    # one sample without is enough
+    evaluate(grid, [[painted[0], samples[1]]])
+    assert 'prediction painted with class ids: not comparable' in log.text
+
+
+@pytest.mark.parametrize('kind', [torch.Tensor.half, torch.Tensor.double, torch.Tensor.numpy])
+def test_what_is_opaque_is_decided_by_the_prediction(grid, samples, logits, kind):
+    """Models may call voxels free, or occupied, against the largest logit: opacity_threshold, thresholds of heads."""
+    bottom = torch.zeros(8, 8, 4, dtype=torch.bool)
+    bottom[:, :, 0] = True
+    preds = [torch.where(bottom, 1, 3).to(torch.uint8) for _ in samples]
+    shown = [dict(sample, pred_occ=pred) for sample, pred in zip(samples, preds, strict=True)]
+    ids = evaluate(grid, [shown])
+    painted = [dict(sample, pred_logits=kind(scores)) for sample, scores in zip(shown, logits, strict=True)]
+    probabilities = evaluate(grid, [painted])
+    assert probabilities['occ/depth_L1'] == pytest.approx(ids['occ/depth_L1'], rel=1e-6)
+    assert probabilities['occ/img_mIoU'] != ids['occ/img_mIoU']
 
 
 def test_errors(grid, samples):
@@ -123,6 +161,16 @@ def test_errors(grid, samples):
     ):
         with pytest.raises(ValueError, match=text):
             metric.process({}, [{k: v for k, v in samples[0].items() if k != key}])
+    volume = samples[0]['pred_occ']
+    for pred, text in (
+        (volume.float(), r'pred_occ of sample frame-0: expected integer class ids of shape \(8, 8, 4\), got torch.float32'),
+        (volume[:1], r'expected integer class ids of shape \(8, 8, 4\), got torch.uint8 \(1, 8, 4\)'),
+        (volume[None], r'got torch.uint8 \(1, 8, 8, 4\)'),
+        (torch.full_like(volume, 4), 'pred_occ of sample frame-0: class id 4 is outside 0..3'),
+        (torch.full_like(volume, 255), 'pred_occ of sample frame-0: holds ignore_index 255, which labels alone may'),
+    ):
+        with pytest.raises(ValueError, match=text):
+            metric.process({}, [dict(samples[0], pred_occ=pred)])
     with pytest.raises(ValueError, match='no sample to score'):
         metric.compute_metrics([])
     with pytest.raises(ValueError, match="absent must be one of .*got 'drop'"):

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,8 @@ def test_missing_files_and_unwritable_outputs_are_named(trained, tmp_path, capfd
         assert evaluate(config, checkpoint, option, tmp_path / 'file' / 'sub' / 'x') == 1
         message = last_error(capfd)
         assert message.startswith('error: cannot write to ') and message.endswith(f'with {option}')
+    assert evaluate(config, checkpoint, '--metrics-json', tmp_path) == 1
+    assert last_error(capfd) == f"error: --metrics-json '{tmp_path}' is a folder; name the file to write"
 
 
 def test_a_malicious_checkpoint_is_refused(trained, tmp_path, capfd):
@@ -130,10 +133,32 @@ def test_metrics_are_added_by_flags():
     assert voxels.type == 'OccupancyMetric' and rays.type == 'RayIoUMetric' and images.type == 'RenderedImageMetric'
     assert rays.origins == dict(type='SomeDataset', ann_file='a') and rays.grid == voxels.grid and rays.preset == 'occ3d'
     assert images.gaussian_scale == 0.27 and images.reduction == 4 and images.grid == voxels.grid
+    assert images.absent == 'exclude'
     # again: what is configured gives way to the flag
     tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou', '--origins', 'o.npz']))
     assert [metric.type for metric in cfg.test_evaluator] == ['OccupancyMetric', 'RenderedImageMetric', 'RayIoUMetric']
     assert cfg.test_evaluator[2].origins == 'o.npz'
+
+
+def test_image_metrics_take_the_policy_for_absent_classes_of_the_voxels():
+    tool, cfg = evaluator_config(absent='one')
+    tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--image-metrics']))
+    assert METRICS.build(cfg.test_evaluator[1]).absent == 'one'
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, torch.nn.DataParallel])
+@pytest.mark.parametrize(('config', 'before', 'after'), [({}, False, True), (dict(keep_logits=False), False, False)])
+def test_image_metrics_get_the_logits_unless_the_config_says_otherwise(wrap, config, before, after):
+    tool = load_tool('test')
+    model = torch.nn.Linear(1, 1)
+    model.keep_logits = before
+    cfg = tool.Config(dict(model=dict(type='SomeModel', **config)))
+    tool.hand_logits_to_metrics(SimpleNamespace(model=wrap(model), cfg=cfg))
+    assert model.keep_logits is after
+    # a model that knows no logits is left alone
+    other = torch.nn.Linear(1, 1)
+    tool.hand_logits_to_metrics(SimpleNamespace(model=wrap(other), cfg=cfg))
+    assert not hasattr(other, 'keep_logits')
 
 
 def test_metrics_that_cannot_be_added():
@@ -156,12 +181,14 @@ test_evaluator = [
     dict(_base_.ray_iou, grid=_base_.grid, origins=_base_.test_dataloader.dataset),
     dict(_base_.image_metrics, grid=_base_.grid, gaussian_scale=0.27),
 ]
+model = dict(keep_logits=True)
 """
     )
     cfg = load_tool('test').Config.fromfile(path)
     voxels, rays, images = cfg.test_evaluator
     assert rays.origins.type == 'Occ3DNuScenesDataset' and rays.grid == voxels.grid == images.grid
     assert METRICS.build(images).render.gaussians.gaussian_scale == 0.27
+    assert cfg.model.keep_logits and cfg.model.type == 'OccSegmentor'
     rays.origins = {'frame': np.zeros((1, 3))}
     assert METRICS.build(rays).preset.name == 'occ3d'
 
