@@ -185,6 +185,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def read_config(args: argparse.Namespace) -> Config:
+    """The config of the arguments, with a test set.
+
+    Raises:
+        OccError: If it does not exist, is not Python, or has no test set.
+    """
+    if not Path(args.config).is_file():
+        raise OccError(f'config {args.config!r} does not exist')
+    try:
+        cfg = Config.fromfile(args.config)
+    except SyntaxError as error:
+        raise OccError(f'config {args.config!r} or a base of it is not valid Python: {error}') from error
+    apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    if 'grid' not in (cfg.get('test_dataloader') or {}).get('dataset', {}):
+        raise OccError(
+            f'config {args.config!r} has no test set with a voxel grid (test_dataloader.dataset.grid); give the config of an '
+            'experiment, or a file of configs/_base_/datasets'
+        )
+    return cfg
+
+
 def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
     """Frames of the test set of the config, or of the label folder.
 
@@ -220,6 +241,8 @@ def build_metrics(args: argparse.Namespace, preset: EvaluationPreset, grid: Voxe
         OccError: If they need something that was not given.
     """
     metrics = [OccupancyMetric(grid, preset=preset.name, absent=args.absent)]
+    if args.origins and not args.ray_iou:
+        raise OccError('--origins belongs to --ray-iou, which is not given')
     if args.ray_iou:
         if not args.origins and cfg is None:
             raise OccError('--ray-iou needs the places where rays start: give --origins FILE, or --config with a data set')
@@ -237,7 +260,8 @@ def build_metrics(args: argparse.Namespace, preset: EvaluationPreset, grid: Voxe
 def missing_frames(frames: Sequence[Frame], matched: Mapping[str, Path], whole_test_set: bool) -> tuple[list[str], int]:
     """Tokens that should have a prediction, and the number of other labels without one.
 
-    A label folder may hold more than one split. Where it has scenes, those without any prediction are left aside.
+    A label folder may hold more than one split: scenes without any prediction are left aside, and where labels have no scenes,
+    all without a prediction.
     """
     scored_scenes = {frame.scene for frame in frames if frame.token in matched and frame.scene}
     without = [frame for frame in frames if frame.token not in matched]
@@ -254,14 +278,11 @@ def evaluate(args: argparse.Namespace) -> None:
     if not args.gt and not args.config:
         raise OccError('where are the labels? Give --gt DIR, or --config FILE')
     if args.out:
+        if Path(args.out).is_dir():
+            raise OccError(f'--out {args.out!r} is a folder; name the file to write')
         check_writable(Path(args.out).parent, '--out')
     init_default_scope('mmdet3d')
-    cfg = None
-    if args.config:
-        if not Path(args.config).is_file():
-            raise OccError(f'config {args.config!r} does not exist')
-        cfg = Config.fromfile(args.config)
-        apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    cfg = read_config(args) if args.config else None
     preset = get_preset(args.preset)
     grid = preset.grid if cfg is None else VoxelGrid.build(cfg.test_dataloader.dataset.grid)
     metrics = build_metrics(args, preset, grid, cfg)
@@ -279,13 +300,17 @@ def evaluate(args: argparse.Namespace) -> None:
         if names:
             print(f'{len(names)} {what}: {_some(names)}')
     if other:
-        print(f'{other} more labels, of scenes or splits without any prediction, are left out')
+        print(
+            f'{other} more labels, of scenes without any prediction or without a known scene, are left out as those of another '
+            'split; only --config knows the whole test set'
+        )
     if missing and not args.allow_missing:
         raise OccError(
             f'{len(missing)} of {len(missing) + len(matched)} frames have no prediction: {_some(missing)}; add '
             '--allow-missing to score the others'
         )
     scored = [frame for frame in frames if frame.token in matched]
+    check_origins(args, metrics, scored)
     single, counts = process(metrics, FrameFiles(scored, matched, grid, LAYOUTS[args.preset]), args.workers, grid)
     if single:
         print(f'{len(single)} of {len(scored)} predictions hold one class alone: {_some(list(single.items()))}')
@@ -294,11 +319,31 @@ def evaluate(args: argparse.Namespace) -> None:
         results.update(metric.evaluate(len(scored)))
     warn_if_free_space_is_elsewhere(counts, preset)
     report = dict(
-        results, frames=len(scored), missing_frames=missing, extra_predictions=extra, single_class_frames=list(single)
+        results,
+        frames=len(scored),
+        missing_frames=missing,
+        left_out_labels=other,
+        extra_predictions=extra,
+        single_class_frames=list(single),
     )
     if args.out:
         source = {key: getattr(args, key) for key in ('preset', 'pred', 'gt', 'config', 'origins')}
         write_metrics(args.out, report, source=source)
+
+
+def check_origins(args: argparse.Namespace, metrics: Sequence, frames: Sequence[Frame]) -> None:
+    """Raises OccError if --origins lacks frames that are going to be scored."""
+    if not args.origins:
+        return
+    known = next(metric.origins for metric in metrics if isinstance(metric, RayIoUMetric))
+    without = [frame.token for frame in frames if frame.token not in known]
+    if without:
+        remedy = 'make them from all frames of the split (docs/evaluation.md, "RayIoU")'
+        if args.preset == 'surroundocc' and not args.config:
+            remedy = 'these labels are named after their LiDAR files, so give --config, which knows their tokens'
+        raise OccError(
+            f'--origins {args.origins!r} has no origins for {len(without)} of {len(frames)} frames: {_some(without)}; {remedy}'
+        )
 
 
 def process(metrics: Sequence, files: FrameFiles, workers: int, grid: VoxelGrid) -> tuple[dict[str, str], np.ndarray]:

@@ -227,7 +227,7 @@ def test_folders_alone(tool, tmp_path, capsys, preset):
     written = json.loads(out.read_text())
     # one tenth of the occupied voxels was taken away
     assert written['recall'] == pytest.approx(0.9, abs=0.01) and written['precision'] == 1
-    assert written['frames'] == 2
+    assert written['frames'] == 2 and written['left_out_labels'] == 0
     if preset == 'occ3d':
         origins = {f'token{i}': np.array([[0.94, 0.0, 1.84]]) for i in range(2)}
         write_ray_origins(tmp_path / 'origins.npz', origins)
@@ -252,7 +252,7 @@ def test_what_was_counted_missing_and_extra(tool, tmp_path, capsys):
     streams = capsys.readouterr()
     assert '1 frames without a prediction: token9' in streams.out
     assert '1 predictions without a label, left out: unknown' in streams.out
-    assert '1 more labels, of scenes or splits without any prediction' in streams.out
+    assert '1 more labels, of scenes without any prediction or without a known scene, are left out' in streams.out
     assert '1 of 4 frames have no prediction: token9; add --allow-missing' in streams.err
     out = tmp_path / 'm.json'
     with mock.patch('projects.occ.evaluation.occupancy_metric.print_log') as log:
@@ -268,7 +268,41 @@ def test_what_was_counted_missing_and_extra(tool, tmp_path, capsys):
     assert '1 of 3 predictions hold one class alone: token8 (free)' in capsys.readouterr().out
     written = json.loads(out.read_text())
     assert written['missing_frames'] == ['token9'] and written['extra_predictions'] == ['unknown']
-    assert written['single_class_frames'] == ['token8']
+    assert written['single_class_frames'] == ['token8'] and written['left_out_labels'] == 1
+
+
+def test_labels_without_scenes_that_have_no_prediction_are_counted(tool, tmp_path, capsys):
+    arguments = full_size(tmp_path, 'surroundocc')
+    (tmp_path / 'pred' / 'n015__1.pcd.bin.npz').unlink()
+    assert tool.main([*arguments, '--out', str(tmp_path / 'm.json')]) == 0
+    assert '1 more labels, of scenes without any prediction or without a known scene, are left out' in capsys.readouterr().out
+    written = json.loads((tmp_path / 'm.json').read_text())
+    assert written['frames'] == written['left_out_labels'] == 1 and written['missing_frames'] == []
+
+
+def test_origins_without_the_frames_that_are_scored(tool, tmp_path, capsys):
+    arguments = full_size(tmp_path, 'surroundocc', count=1)
+    write_ray_origins(tmp_path / 'origins.npz', {'token': np.zeros((1, 3))}, 'lidar')
+    assert tool.main([*arguments, '--ray-iou', '--origins', str(tmp_path / 'origins.npz')]) == 1
+    message = last_line(capsys)
+    assert 'has no origins for 1 of 1 frames: n015__0.pcd.bin; these labels are named after their LiDAR files' in message
+    arguments = full_size(tmp_path / 'occ3d', 'occ3d', count=1)
+    write_ray_origins(tmp_path / 'origins.npz', {'token': np.zeros((1, 3))})
+    assert tool.main([*arguments, '--ray-iou', '--origins', str(tmp_path / 'origins.npz')]) == 1
+    assert '1 of 1 frames: token0; make them from all frames of the split' in last_line(capsys)
+
+
+def test_configs_that_do_not_fit(tool, tmp_path, capsys):
+    for text, message in (
+        ('a = (', "or a base of it is not valid Python: '(' was never closed"),
+        ('model = dict()', 'has no test set with a voxel grid (test_dataloader.dataset.grid); give the config of an'),
+        ('test_dataloader = None', 'has no test set with a voxel grid'),
+        ('test_dataloader = dict(dataset=dict(type="SomeDataset"))', 'has no test set with a voxel grid'),
+    ):
+        (tmp_path / 'config.py').write_text(text)
+        assert tool.main(['--preset', 'occ3d', '--pred', str(tmp_path), '--config', str(tmp_path / 'config.py')]) == 1
+        line = last_line(capsys)
+        assert line.startswith(f"error: config '{tmp_path / 'config.py'}' ") and message in line
 
 
 def test_predictions_of_another_benchmark(tool, tmp_path, capsys):
@@ -289,6 +323,8 @@ def test_arguments_that_do_not_fit(tool, tmp_path, capsys):
     arguments = full_size(tmp_path, 'occ3d', count=1)
     for extra, message in (
         (['--ray-iou'], '--ray-iou needs the places where rays start: give --origins FILE, or --config'),
+        (['--origins', 'o.npz'], '--origins belongs to --ray-iou, which is not given'),
+        (['--out', str(tmp_path)], f"--out '{tmp_path}' is a folder; name the file to write"),
         (['--image-metrics'], '--image-metrics needs the cameras of every frame: give --config'),
         (['--config', 'absent.py'], "config 'absent.py' does not exist"),
         (['--gt', str(tmp_path / 'none')], "none' does not exist"),

@@ -1,7 +1,6 @@
 """Folders of predictions, as ``tools/test.py --out`` and other code bases write them."""
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -107,7 +106,7 @@ def _read_array(path: Path, origin: str) -> np.ndarray:
             if key is not None:
                 return loaded[key]
             keys = list(loaded)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
         raise ValueError(f'{origin}: damaged or cut short ({error}); write it again') from error
     raise ValueError(f'{origin}: expected one of the keys {NPZ_KEYS}, found {keys}')
 
@@ -122,6 +121,11 @@ def _read_raw(path: Path, grid: VoxelGrid, origin: str) -> np.ndarray:
 
 
 def _dense(rows: np.ndarray, grid: VoxelGrid, origin: str) -> np.ndarray:
+    if rows.dtype.kind not in 'iuf' or not (np.isfinite(rows) & (rows == np.round(rows))).all():
+        raise ValueError(
+            f'{origin}: expected rows of whole numbers ix, iy, iz, class, found {rows.dtype} {rows.shape} that are none; save '
+            'voxel indices, not metres, and class ids, not scores'
+        )
     index = rows[:, :3].astype(np.int64)
     if ((index < 0) | (index >= np.array(grid.shape))).any():
         raise ValueError(f'{origin}: a voxel index lies outside the grid {grid.shape}; the prediction belongs to another grid')

@@ -30,6 +30,13 @@ def test_errors(tmp_path):
     for name in ('text', 'other'):
         with pytest.raises(ValueError, match='not a file of RayIoU origins'):
             read_ray_origins(tmp_path / f'{name}.npz')
+    content = bytearray((tmp_path / 'lidar.npz').read_bytes())
+    for start in range(0, len(content), 11):
+        (tmp_path / 'damaged.npz').write_bytes(content[:start] + bytes(11) + content[start + 11 :])
+        try:
+            assert len(read_ray_origins(tmp_path / 'damaged.npz', 'lidar')) == 2
+        except ValueError as error:
+            assert 'damaged.npz: ' in str(error)
     arrays = dict(np.load(tmp_path / 'lidar.npz'))
     np.savez(tmp_path / 'short.npz', **{**arrays, 'origins': arrays['origins'][:2]})
     with pytest.raises(ValueError, match='tokens, origins and offsets do not fit together'):

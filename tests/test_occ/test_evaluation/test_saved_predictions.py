@@ -55,8 +55,10 @@ def test_npz(tmp_path, key):
 def test_npy_dense_and_sparse(tmp_path):
     np.save(tmp_path / 'float.npy', LABELS.astype(np.float32))
     index = np.argwhere(LABELS != 0)
-    np.save(tmp_path / 'sparse.npy', np.column_stack([index, LABELS[tuple(index.T)]]))
-    for name in ('float', 'sparse'):
+    rows = np.column_stack([index, LABELS[tuple(index.T)]])
+    np.save(tmp_path / 'sparse.npy', rows)
+    np.save(tmp_path / 'sparse_float.npy', rows.astype(np.float32))
+    for name in ('float', 'sparse', 'sparse_float'):
         np.testing.assert_array_equal(read_prediction(tmp_path / f'{name}.npy', GRID), LABELS)
 
 
@@ -78,6 +80,11 @@ def test_raw_ids(tmp_path):
         (np.full((3, 2, 2), 3), r'class id 3 is outside 0..2; the prediction belongs to another benchmark'),
         (np.full((3, 2, 2), -1), r'class id -1 is outside 0..2'),
         (np.array([[3, 0, 0, 1]]), r'a voxel index lies outside the grid \(3, 2, 2\)'),
+        (np.array([[1.5, 0, 0, 1]]), r'expected rows of whole numbers ix, iy, iz, class, found float64 \(1, 4\)'),
+        (np.array([[1, 0, 0, 0.7]]), 'expected rows of whole numbers'),
+        (np.array([[np.nan, 0, 0, 1]]), 'expected rows of whole numbers'),
+        (np.array([[1, 0, 0, np.inf]]), 'expected rows of whole numbers'),
+        (np.array([['1', '0', '0', 'car']]), r'expected rows of whole numbers ix, iy, iz, class, found <U3 \(1, 4\)'),
     ],
 )
 def test_what_does_not_fit(tmp_path, array, message):
@@ -90,6 +97,17 @@ def test_damaged_files(tmp_path):
     (tmp_path / 'a.npz').write_bytes(b'PK\x03\x04 cut')
     with pytest.raises(ValueError, match='damaged or cut short'):
         read_prediction(tmp_path / 'a.npz', GRID)
+    np.savez_compressed(tmp_path / 'c.npz', pred=LABELS)
+    content = bytearray((tmp_path / 'c.npz').read_bytes())
+    # anywhere: headers of the archive, compressed bytes, directory
+    for start in range(0, len(content), 7):
+        (tmp_path / 'c.npz').write_bytes(content[:start] + bytes(7) + content[start + 7 :])
+        try:
+            found = read_prediction(tmp_path / 'c.npz', GRID)
+        except ValueError as error:
+            assert "c.npz': " in str(error)
+        else:
+            np.testing.assert_array_equal(found, LABELS)
     np.savez(tmp_path / 'b.npz', logits=LABELS)
     with pytest.raises(ValueError, match=r"expected one of the keys \('pred', 'arr_0', 'semantics'\), found \['logits'\]"):
         read_prediction(tmp_path / 'b.npz', GRID)
