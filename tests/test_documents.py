@@ -1,14 +1,19 @@
 """Links of documents lead to files and headings, and commands name scripts and options that exist."""
 
 import re
+import shlex
+from argparse import ArgumentParser
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from mmengine.config import Config
 
 from projects.occ.engine.checkpoint import TRUST_FLAG
-from projects.occ.engine.config_options import ALLOW_FLAG
+from projects.occ.engine.command_line import add_common_arguments
+from projects.occ.engine.config_options import ALLOW_FLAG, apply_cfg_options
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = re.compile(r'^(`{3,})[^\n]*\n.*?^\1', re.MULTILINE | re.DOTALL)
@@ -96,6 +101,78 @@ def test_commands_are_found():
     assert len(commands((ROOT / 'docs' / 'visualization.md').read_text())) > 10
     assert {'--metrics-json', '--launcher', '--trust-checkpoint'} <= known_flags('tools/test.py')
     assert '--metric-json' not in known_flags('tools/test.py')
+
+
+OPTION = re.compile(r'[a-z]\w*(\.\w+)*=')
+CONFIG = re.compile(r'\b(?:configs|projects)/[\w./-]+\.py\b')
+# what sentences name in dotted form that is no key of a resolved config: variables of files and arguments in Python
+NO_OVERRIDES = ('grid', 'data_prefix', 'aggregator')
+
+
+@cache
+def config_of(page: Path, named: str | None = None) -> Config:
+    """The config that a command names, else the small one with rendering of the family of a page; not to be changed."""
+    if named is None:
+        family = page.parent.name if page.parent.parent.name == 'configs' else 'tpvformer'
+        path = min((ROOT / 'configs' / 'debug').glob(f'{family}_tiny_synthetic-*_gaussrender.py'))
+    else:
+        path = ROOT / named
+    return Config.fromfile(path, import_custom_modules=False)
+
+
+def overrides(page: Path) -> list[tuple[str | None, list[str], bool]]:
+    """Config if one is named, ``key=value`` entries, and whether new keys are allowed, of every override on a page.
+
+    Overrides are what follows ``--cfg-options``, and ``key.name=value`` in code spans of sentences and tables. The keys of
+    GaussRender may be named from the blocks of ``model.aggregator`` on.
+    """
+    text = re.sub(r'\s*\\\n\s*', ' ', page.read_text())
+    blocks = ''.join(match[0] for match in CODE.finditer(text))
+    found = [(line.split(' #')[0], '') for line in blocks.split('\n') if '--cfg-options' in line]
+    # a code span, and the flag where the sentence goes on with it
+    found += re.findall(rf'`([^`]+)`( with `{ALLOW_FLAG}`)?', CODE.sub('', text))
+    roots = set(config_of(page)) - set(NO_OVERRIDES)
+    result = []
+    for code, flag in found:
+        arguments = code.split('--cfg-options')[-1].strip()
+        if '--cfg-options' not in code and not re.match(r'[a-z]\w*(\.\w+)+=', arguments):
+            continue
+        options = [word for word in shlex.split(arguments) if OPTION.match(word)]
+        if '--cfg-options' not in code:
+            short = config_of(page).model.aggregator
+            options = [f'model.aggregator.{word}' if word.split('.')[0] in short else word for word in options]
+            options = [word for word in options if word.split('.')[0] in roots]
+        if options:
+            named = CONFIG.search(code)
+            result.append((named and named[0], options, ALLOW_FLAG in code + flag))
+    return result
+
+
+@pytest.mark.parametrize('path', documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_overrides_of_a_document_are_accepted(path):
+    parser = ArgumentParser()
+    add_common_arguments(parser)
+    for named, options, new_keys in overrides(path):
+        cfg = config_of(path, named)
+        for option in options:
+            parsed = parser.parse_args(['--cfg-options', option]).cfg_options
+            apply_cfg_options(deepcopy(cfg), parsed, new_keys)
+
+
+def test_overrides_are_found(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(
+        'Set `model.a=1 model.b="[1, 2]"` with `--allow-new-keys`,\n`loss.weight=2` or `--allow-new-keys --cfg-options\n'
+        "model.c=3`; `grid.frame='ego'`, `x.npz`, `shape=(1, 2)`.\n```bash\n"
+        'python tools/train.py configs/x/y.py --cfg-options a=1 \\\n    "b.0.c=(1, 2)" --amp  # why=not\n```\n'
+    )
+    assert overrides(page) == [
+        ('configs/x/y.py', ['a=1', 'b.0.c=(1, 2)'], False),
+        (None, ['model.a=1', 'model.b=[1, 2]'], True),
+        (None, ['model.aggregator.loss.weight=2'], False),
+        (None, ['model.c=3'], True),
+    ]
+    assert len(overrides(ROOT / 'docs' / 'gaussrender.md')) > 8 and overrides(ROOT / 'configs' / 'symphonies' / 'README.md')
 
 
 def test_broken_links_are_found(tmp_path):

@@ -23,10 +23,28 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     checkpoint=dict(
-        type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2, save_last=True, save_best='occ/mIoU', rule='greater'
+        type='AtomicCheckpointHook',
+        interval=1,
+        by_epoch=True,
+        max_keep_ckpts=2,
+        save_last=True,
+        save_best='occ/mIoU',
+        rule='greater',
     ),
     # pictures while validating and testing; tools/test.py --show-dir turns it on
-    visualization=dict(type='OccVisualizationHook', draw=False, interval=50),
+    visualization=dict(
+        type='OccVisualizationHook',
+        draw=False,
+        interval=50,
+        draw_gt=True,
+        draw_pred=True,
+        out_dir=None,
+        original_images=True,
+        maps='rays',
+        video=None,
+        path=None,
+        fps=2.0,
+    ),
     # an interrupted and resumed training gives the losses of an uninterrupted one
     random_state=dict(type='RandomStateHook'),
     # the first NaN ends the run before it reaches a checkpoint
@@ -46,7 +64,14 @@ env_cfg = dict(
 find_unused_parameters = False
 
 vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='OccVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(
+    type='OccVisualizer',
+    vis_backends=vis_backends,
+    name='visualizer',
+    palette=None,  # list of [r, g, b] per class; None: the benchmark's
+    mask=None,  # voxels whose errors are drawn: 'none' (all), 'camera', 'lidar', 'both'; None: 'camera' where labels have it
+    hide_ignored=True,  # False: draw ignored voxels grey
+)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 

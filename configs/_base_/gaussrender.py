@@ -55,7 +55,18 @@ aggregator = dict(
     ),
     renderer=dict(
         backend=None,  # 'cpu', 'cuda' or 'reference' (slow); None: the compiled one of the device
-        settings=dict(),  # fields of gaussian_rasterization.RasterSettings
+        settings=dict(  # gaussian_rasterization.RasterSettings explains them
+            near=0.2,  # Gaussians that are not deeper are dropped, metres
+            dilation=0.3,  # added to the variances on the image, square pixels
+            alpha_min=1 / 255,  # fainter contributions to a pixel are left out
+            alpha_max=0.99,  # cap of alpha
+            transmittance_min=1e-4,  # a pixel is finished before its transmittance falls below this
+            jacobian_clamp='symmetric',  # or 'offcentre': right for any principal point
+            cap_gradient='straight',  # or 'exact': no gradient where alpha is capped
+            tile_compat=None,  # or 'rect12': the tiles of the original extension, which cut off faint tails
+            scale_modifier=1.0,  # factor on all scales
+            debug=False,  # True: name non-finite inputs instead of dropping their Gaussians
+        ),
     ),
 )
 

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from mmengine.config import Config
 from mmengine.model import Sequential
 from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, save_checkpoint, weights_to_cpu
 
+from gaussian_rasterization import RasterSettings
 from projects.gaussrender.aggregator import GaussRenderAggregator, cameras_from_samples
 from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid
 
@@ -136,6 +139,9 @@ class TestConfig:
                 {k: v for k, v in vars(getattr(m, part)).items() if not k.startswith('_') and k not in ('strategy', 'grid')}
                 for m in (full, empty)
             )
+            if part == 'renderer':
+                # the defaults of the rasteriser are written out for the command line
+                assert a.pop('settings') == asdict(RasterSettings()) and b.pop('settings') == {}
             assert a == b
         torch.testing.assert_close(full.bev_camera.K, empty.bev_camera.K)
 

@@ -90,6 +90,8 @@ train_dataloader = dict(
         data_prefix=data_prefix,
         grid=grid,
         pipeline=train_pipeline,
+        subset='all',  # or 'mini': 20 %, as in the published ablations
+        skip_corrupt=False,  # True: train on another frame in the place of a damaged one
         # the published numbers sample images without ego motion between LiDAR and camera; True is exact
         ego_motion_compensation=False,
         backend_args=backend_args,
@@ -108,6 +110,7 @@ val_dataloader = dict(
         data_prefix=data_prefix,
         grid=grid,
         pipeline=test_pipeline,
+        subset='all',
         # the published numbers sample images without ego motion between LiDAR and camera; True is exact
         ego_motion_compensation=False,
         test_mode=True,

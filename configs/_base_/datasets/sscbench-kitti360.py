@@ -92,6 +92,7 @@ train_dataloader = dict(
         data_prefix=data_prefix,
         grid=grid,
         pipeline=train_pipeline,
+        skip_corrupt=False,  # True: train on another frame in the place of a damaged one
         backend_args=backend_args,
     ),
 )

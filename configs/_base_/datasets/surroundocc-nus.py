@@ -88,6 +88,8 @@ train_dataloader = dict(
         data_prefix=data_prefix,
         grid=grid,
         pipeline=train_pipeline,
+        subset='all',  # or 'mini': 20 %, as in the published ablations
+        skip_corrupt=False,  # True: train on another frame in the place of a damaged one
         backend_args=backend_args,
     ),
 )
@@ -104,6 +106,7 @@ val_dataloader = dict(
         data_prefix=data_prefix,
         grid=grid,
         pipeline=test_pipeline,
+        subset='all',
         test_mode=True,
         backend_args=backend_args,
     ),

@@ -13,6 +13,7 @@ The network of GaussRender's variant was never released; its logs print these nu
 
 model = dict(
     type='OccSegmentor',
+    opacity_threshold=None,  # trained by rendering alone: voxels of lower opacity become free, 0.1 in the paper
     data_preprocessor=dict(
         type='OccDataPreprocessor',
         mean=[103.530, 116.280, 123.675],  # BGR, 0..255

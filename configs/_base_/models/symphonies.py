@@ -15,6 +15,7 @@ recomputed. By default nothing is recomputed, which changes no number.
 
 model = dict(
     type='OccSegmentor',
+    opacity_threshold=None,  # trained by rendering alone: voxels of lower opacity become free, 0.1 in the paper
     data_preprocessor=dict(
         type='OccDataPreprocessor',
         mean=[123.675, 116.28, 103.53],  # RGB, 0..255

@@ -9,6 +9,7 @@ Departures from the released code, none of which changes a published number:
 
 model = dict(
     type='OccSegmentor',
+    opacity_threshold=None,  # trained by rendering alone: voxels of lower opacity become free, 0.1 in the paper
     data_preprocessor=dict(
         type='OccDataPreprocessor',
         mean=[103.530, 116.280, 123.675],  # BGR, 0..255
@@ -59,6 +60,11 @@ model = dict(
         hidden_dims=512,
         out_dims=256,
         with_cp=True,
-        loss_occ=dict(type='OccupancyLoss', ce_weight=10.0, lovasz_weight=1.0),
+        loss_occ=dict(
+            type='OccupancyLoss',
+            ce_weight=10.0,
+            lovasz_weight=1.0,
+            mask='none',  # or 'camera', 'lidar', 'both': voxels that count
+        ),
     ),
 )

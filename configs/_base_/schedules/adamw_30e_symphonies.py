@@ -9,6 +9,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-4, weight_decay=1e-4, eps=1e-3),
     paramwise_cfg=dict(custom_keys=dict(img_backbone=dict(lr_mult=0.1), img_neck=dict(lr_mult=0.1))),
     clip_grad=None,
+    accumulative_counts=1,  # iterations that share an optimiser step
 )
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[25], gamma=0.1)]
 
