@@ -205,7 +205,7 @@ def write_config(folder: Path, name: str = 'toy', extra: str = '') -> Path:
         f"""
 _base_ = [{str(REPO_ROOT / 'configs/_base_/default_runtime.py')!r}]
 custom_imports = dict(imports=['projects.occ.engine', 'toy_occupancy'])
-visualizer = dict(type='Visualizer', name={uuid.uuid4().hex!r})
+visualizer = dict(_delete_=True, type='Visualizer', name={uuid.uuid4().hex!r})
 experiment_name = {uuid.uuid4().hex!r}
 default_hooks = dict(
     logger=dict(interval=1), visualization=dict(_delete_=True, type='ToyDrawHook'),
