@@ -35,6 +35,7 @@ from projects.occ.visualization.figure_layout import write_png  # noqa: E402
 from projects.occ.visualization.occ_visualizer import network_images  # noqa: E402
 
 MASKS = ('mask_camera', 'mask_lidar')
+NAME_WIDTH = 8  # of class names in a terminal that is too narrow for the table
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -151,13 +152,19 @@ def report(result: dict[str, Any]) -> None:
     """Prints the classes of :meth:`Statistics.result`."""
     masks = [key for key in MASKS if key in next(iter(result['classes'].values()))]
     table = Table(title=f'{result["split"]}: {result["labelled_frames"]} of {result["frames_in_set"]} frames')
-    for column in ('class', 'voxels', '%', 'frames', *(f'in {key}' for key in masks)):
-        table.add_column(column, justify='left' if column == 'class' else 'right', no_wrap=True)
+    table.add_column('class', overflow='fold')
+    for column in ('voxels', '%', 'frames', *(f'in {key}' for key in masks)):
+        table.add_column(column, justify='right', no_wrap=True)
     total = max(1, sum(entry['voxels'] for entry in result['classes'].values()))
     for name, entry in result['classes'].items():
         share = f'{100 * entry["voxels"] / total:.3f}'
         table.add_row(name, f'{entry["voxels"]:,}', share, str(entry['frames']), *(f'{entry[key]:,}' for key in masks))
-    Console().print(table)
+    console = Console()
+    width = console.measure(table, options=console.options.update(max_width=sys.maxsize)).maximum
+    if console.is_terminal:
+        width -= max(0, max(map(len, result['classes'])) - NAME_WIDTH)
+    # where there is less room, rich would cut off numbers
+    Console(width=max(console.width, width)).print(table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

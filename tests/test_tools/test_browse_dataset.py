@@ -143,6 +143,19 @@ def test_one_camera_of_kitti360(tool, repo_root, tmp_path):
     assert blue[:, 1].mean() < magenta[:, 1].mean() - 50
 
 
+@pytest.mark.parametrize(('columns', 'terminal'), [(80, False), (80, True), (30, True), (200, True)])
+def test_numbers_of_the_table_are_never_cut_off(tool, monkeypatch, capfd, columns, terminal):
+    monkeypatch.setenv('COLUMNS', str(columns))
+    monkeypatch.setenv('FORCE_COLOR' if terminal else 'NO_COLOR', '1')
+    counts = dict(voxels=18_001_920_000, frames=28_130, mask_camera=3_612_345_678, mask_lidar=5_412_345_678)
+    names = ['driveable_surface', 'free']
+    tool.report(dict(split='train', labelled_frames=28_130, frames_in_set=28_130, classes=dict.fromkeys(names, counts)))
+    table = capfd.readouterr().out
+    for number in ('18,001,920,000', '50.000', '28130', '3,612,345,678', '5,412,345,678'):
+        assert table.count(number) >= 2, table
+    assert ('driveable_surface' in table) == (columns == 200 or not terminal)
+
+
 def test_errors(tool, config, tmp_path, capfd):
     def error(*arguments):
         assert tool.main([config, '--out', str(tmp_path / 'out'), *arguments]) == 1
