@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,11 @@ class CameraFrame:
             FileNotFoundError: If an image or a depth map does not exist.
             ValueError: If a key is missing or unknown, or numbers and shapes do not fit together.
         """
-        what = f'frame {frame.get("token", index)!r}' if isinstance(frame, Mapping) else f'frame {index}'
+        name = frame.get('token') if isinstance(frame, Mapping) else None
+        what = f'frame {index if name is None else name!r}'
         _check_keys(frame, what)
+        token = f'frame_{index:06d}' if name is None else str(name)
+        output_path(token)
         images = _list(frame['images'], f'{what}: images')
         count = len(images)
         cam2img = _matrices(frame['cam2img'], count, 3, f'{what}: cam2img')
@@ -79,10 +82,22 @@ class CameraFrame:
             images=_images(images, folder, what),
             cam2img=cam2img,
             ref2cam=np.linalg.inv(matrices) if key == 'cam2ref' else matrices,
-            token=str(frame.get('token', f'frame_{index:06d}')),
+            token=token,
             cam_names=[str(name) for name in names],
             depth=depth,
         )
+
+
+def output_path(token: str) -> PurePosixPath:
+    """Where the files of a frame lie below the output folder, without page and suffix.
+
+    Raises:
+        ValueError: If the token is no relative path.
+    """
+    path = PurePosixPath(token)
+    if not path.name or path.is_absolute() or '..' in path.parts:
+        raise ValueError(f'output files are called after the token of a frame, which must be a relative path, got {token!r}')
+    return path
 
 
 def read_frames(path: str | os.PathLike) -> list[CameraFrame]:
@@ -113,8 +128,8 @@ def read_frames(path: str | os.PathLike) -> list[CameraFrame]:
     if not frames:
         raise ValueError(f'{path}: no frame')
     parsed = [CameraFrame.parse(frame, path.parent, i) for i, frame in enumerate(frames)]
-    tokens = [frame.token for frame in parsed]
-    twice = sorted({token for token in tokens if tokens.count(token) > 1})
+    files = [output_path(frame.token) for frame in parsed]
+    twice = sorted({str(file) for file in files if files.count(file) > 1})
     if twice:
         raise ValueError(f'{path}: several frames have the token {twice[0]!r}; output files are called after it')
     return parsed

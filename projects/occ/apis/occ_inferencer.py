@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from projects.occ.atomic_write import write_atomically
 from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_strictly
 from projects.occ.structures import OccDataSample, VoxelGrid
 
-from .camera_frames import CameraFrame, read_frames
+from .camera_frames import CameraFrame, output_path, read_frames
 
 IMAGE_LOADERS = ('LoadMultiViewImages',)
 LABEL_LOADERS = ('LoadOccLabels', 'LoadSSCBenchLabels')
@@ -62,7 +62,7 @@ class OccInferencer(BaseInferencer):
 
     Raises:
         CheckpointError: If the checkpoint cannot be loaded or does not fit.
-        ValueError: If the config has no test pipeline.
+        ValueError: If the config has no test pipeline, or the device cannot be used.
     """
 
     visualize_kwargs = {'draw'}
@@ -75,6 +75,8 @@ class OccInferencer(BaseInferencer):
         device: str | None = None,
         show_progress: bool = True,
     ) -> None:
+        if device is not None:
+            _check_device(device)
         cfg = model if isinstance(model, Config) else Config.fromfile(model)
         if weights is not None:
             check_checkpoint_file(weights)
@@ -237,11 +239,7 @@ class OccInferencer(BaseInferencer):
         Raises:
             ValueError: If the token is no relative path.
         """
-        relative = PurePosixPath(sample.token)
-        if not relative.name or relative.is_absolute() or '..' in relative.parts:
-            raise ValueError(
-                f'output files are called after the token of a frame, which must be a relative path, got {sample.token!r}'
-            )
+        relative = output_path(sample.token)
         arrays = {key: value for key, value in asdict(self.grid).items() if key != 'shape'}
         arrays.update({key: sample.get(key) for key in ('cam_names', 'cam2img', 'ref2cam')})
         arrays = {'pred': pred_occ, **{key: np.asarray(value) for key, value in arrays.items()}}
@@ -252,3 +250,14 @@ class OccInferencer(BaseInferencer):
 
             for page, image in pages.items():
                 write_png(folder / f'{relative.name}_{page}.png', image)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    # torch without CUDA asserts
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split('\n')[0]
+        raise ValueError(
+            f"device {device!r} cannot be used ({reason}); give 'cpu', or 'cuda' or 'cuda:<number>' of a GPU that torch finds"
+        ) from error

@@ -163,5 +163,9 @@ def test_the_command(setting, tmp_path, capsys):
         assert infer.main([*broken, *arguments]) == 1
         assert message in capsys.readouterr().err
         write_json(setting, path)
+    arguments[arguments.index('cpu')] = 'foo'
+    assert infer.main([config, checkpoint, *arguments]) == 1
+    assert "device 'foo' cannot be used" in capsys.readouterr().err
+    arguments[arguments.index('foo')] = 'cpu'
     assert infer.main([config, 'absent.pth', *arguments]) == 1
     assert "checkpoint 'absent.pth' does not exist" in capsys.readouterr().err
