@@ -1,5 +1,8 @@
 """Batching and normalisation of multi-camera images."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
@@ -17,11 +20,32 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
 
     Args:
         grid_mask: Config of the mask applied to normalised images in training, e.g. ``dict(type='OccGridMask')``, or None.
-        **kwargs: See ``mmdet3d.models.Det3DDataPreprocessor`` (mean, std, bgr_to_rgb, pad_size_divisor, ...).
+        mean: Mean of the three channels, 0..255, in the order after ``bgr_to_rgb``; None, like ``std``: no normalisation.
+        std: Standard deviation of the three channels, positive.
+        pad_size_divisor: Divides width and height of the padded images.
+        **kwargs: See ``mmdet3d.models.Det3DDataPreprocessor`` (bgr_to_rgb, ...).
+
+    Raises:
+        ValueError: If ``mean`` and ``std`` are not three numbers each, or ``pad_size_divisor`` is no positive whole number.
     """
 
-    def __init__(self, grid_mask: dict | None = None, **kwargs) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        grid_mask: dict | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        pad_size_divisor: int = 1,
+        **kwargs,
+    ) -> None:
+        normalised = mean is not None or std is not None
+        if normalised and (np.shape(mean) != (3,) or np.shape(std) != (3,) or min(std) <= 0):
+            raise ValueError(
+                'data_preprocessor.mean and std must be three numbers each, one per channel, std above 0, or both None; '
+                f'got mean={mean}, std={std}'
+            )
+        if not isinstance(pad_size_divisor, int) or pad_size_divisor < 1:
+            raise ValueError(f'data_preprocessor.pad_size_divisor must be a positive whole number, got {pad_size_divisor}')
+        super().__init__(mean=mean, std=std, pad_size_divisor=pad_size_divisor, **kwargs)
         self.grid_mask = MODELS.build(grid_mask) if grid_mask else None
 
     def simple_process(self, data: dict, training: bool = False) -> dict:

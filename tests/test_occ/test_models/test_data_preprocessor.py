@@ -39,3 +39,18 @@ def test_depth_of_another_size_is_refused(preprocessor):
     data['inputs']['depth'][0] = data['inputs']['depth'][0][:1]
     with pytest.raises(ValueError, match=r'one \(N, H, W\) map stack per sample.*\(\(1, 4, 4\), \(2, 4, 4\)\)'):
         preprocessor(data)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(mean=[1, 2], std=[1, 1]), r'mean and std must be three numbers each.*got mean=\[1, 2\], std=\[1, 1\]'),
+        (dict(mean=[1, 2, 3]), r'or both None; got mean=\[1, 2, 3\], std=None'),
+        (dict(mean=[1, 2, 3], std=[1, 0, 1]), 'std above 0'),
+        (dict(pad_size_divisor=0), 'pad_size_divisor must be a positive whole number, got 0'),
+        (dict(pad_size_divisor=1.5), 'pad_size_divisor must be a positive whole number, got 1.5'),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        OccDataPreprocessor(**settings)

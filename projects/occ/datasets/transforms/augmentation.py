@@ -32,7 +32,7 @@ class ResizeCropFlipImages(BaseTransform):
         rand_flip: Mirror left-right with probability 1/2. The scene is not mirrored: ``ref2img`` says where its points went.
 
     Raises:
-        ValueError: If a limit pair is out of order or a size is not positive.
+        ValueError: If a limit pair is out of order or out of range, or a size is not positive.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class ResizeCropFlipImages(BaseTransform):
                 raise ValueError(f'ResizeCropFlipImages.{key} must be (smallest, largest), got {limits}')
         if resize_lim[0] <= 0:
             raise ValueError(f'ResizeCropFlipImages.resize_lim must be positive, got {resize_lim}')
+        if not 0 <= bot_pct_lim[0] <= bot_pct_lim[1] < 1:
+            raise ValueError(f'ResizeCropFlipImages.bot_pct_lim are shares of the height, from 0 to below 1, got {bot_pct_lim}')
         self.final_wh = (int(final_wh[0]), int(final_wh[1]))
         self.training = training
         self.resize_lim = tuple(resize_lim)
@@ -124,6 +126,9 @@ class MultiViewPhotoMetricDistortion(BaseTransform):
         contrast_range: Smallest and largest factor of contrast.
         saturation_range: Smallest and largest factor of saturation.
         hue_delta: Largest change of hue, degrees.
+
+    Raises:
+        ValueError: If a change is negative or a range is out of order.
     """
 
     def __init__(
@@ -133,6 +138,12 @@ class MultiViewPhotoMetricDistortion(BaseTransform):
         saturation_range: Sequence[float] = (0.5, 1.5),
         hue_delta: int = 18,
     ) -> None:
+        for key, largest, limit in (('brightness_delta', brightness_delta, 255), ('hue_delta', hue_delta, 360)):
+            if not 0 <= largest <= limit:
+                raise ValueError(f'MultiViewPhotoMetricDistortion.{key} must lie in 0..{limit}, got {largest}')
+        for key, limits in (('contrast_range', contrast_range), ('saturation_range', saturation_range)):
+            if np.shape(limits) != (2,) or not 0 <= limits[0] <= limits[1]:
+                raise ValueError(f'MultiViewPhotoMetricDistortion.{key} must be (smallest, largest) factor, got {limits}')
         self.distortion = PhotoMetricDistortion(brightness_delta, contrast_range, saturation_range, hue_delta)
 
     def transform(self, results: dict) -> dict:

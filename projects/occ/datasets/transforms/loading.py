@@ -12,6 +12,8 @@ from mmengine.fileio import get
 from projects.occ.structures import VoxelGrid
 
 _LAYOUT = 'docs/datasets.md, "Folders"'
+# those of mmcv that give BGR and decode what the flag asks for
+_DECODERS = ('cv2', 'pillow')
 
 
 def _read_bytes(path: str, backend_args: dict | None, what: str, key: str) -> bytes:
@@ -42,10 +44,15 @@ class LoadMultiViewImages(BaseTransform):
     Args:
         to_float32: Return float32 instead of uint8.
         backend_args: Arguments of mmengine's file backend.
-        imdecode_backend: Decoder of mmcv.
+        imdecode_backend: Decoder of mmcv, ``'cv2'`` or ``'pillow'``.
+
+    Raises:
+        ValueError: If the decoder is another.
     """
 
     def __init__(self, to_float32: bool = False, backend_args: dict | None = None, imdecode_backend: str = 'cv2') -> None:
+        if imdecode_backend not in _DECODERS:
+            raise ValueError(f'LoadMultiViewImages.imdecode_backend must be one of {_DECODERS}, got {imdecode_backend!r}')
         self.to_float32 = to_float32
         self.backend_args = backend_args
         self.imdecode_backend = imdecode_backend

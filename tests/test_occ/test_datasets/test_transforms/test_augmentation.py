@@ -136,11 +136,28 @@ def test_resize_by_a_round_factor_keeps_the_round_size():
         (dict(final_wh=(10, 10), resize_lim=(1.2, 1.0)), r'resize_lim must be \(smallest, largest\), got \(1\.2, 1\.0\)'),
         (dict(final_wh=(10, 10), resize_lim=(0.0, 1.0)), r'resize_lim must be positive'),
         (dict(final_wh=(10, 10), rot_lim=5.0), r'rot_lim must be \(smallest, largest\), got 5\.0'),
+        (dict(final_wh=(10, 10), bot_pct_lim=(0, 2)), r'bot_pct_lim are shares of the height, .* got \(0, 2\)'),
+        (dict(final_wh=(10, 10), bot_pct_lim=(-0.1, 0)), r'bot_pct_lim are shares of the height, .* got \(-0\.1, 0\)'),
     ],
 )
 def test_bad_settings_are_refused(settings, text):
     with pytest.raises(ValueError, match=text):
         ResizeCropFlipImages(training=True, **settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'text'),
+    [
+        (dict(brightness_delta=-3), r'brightness_delta must lie in 0\.\.255, got -3'),
+        (dict(hue_delta=400), r'hue_delta must lie in 0\.\.360, got 400'),
+        (dict(contrast_range=(1.5, 0.5)), r'contrast_range must be \(smallest, largest\) factor, got \(1\.5, 0\.5\)'),
+        (dict(saturation_range=(-1, 1)), r'saturation_range must be \(smallest, largest\) factor, got \(-1, 1\)'),
+        (dict(saturation_range=1.5), r'saturation_range must be \(smallest, largest\) factor, got 1\.5'),
+    ],
+)
+def test_bad_settings_of_the_distortion_are_refused(settings, text):
+    with pytest.raises(ValueError, match=f'MultiViewPhotoMetricDistortion.{text}'):
+        MultiViewPhotoMetricDistortion(**settings)
 
 
 def test_photometric_distortion_is_mmdets_with_draws_of_its_own_per_view():

@@ -28,6 +28,16 @@ def test_images_are_bgr_of_their_size(images, to_float32):
     assert results['img_wh'].tolist() == results['ori_img_wh'].tolist() == [[48, 32]] * 2
 
 
+def test_decoders(images):
+    pillow = LoadMultiViewImages(imdecode_backend='pillow')(dict(images))['img']
+    for image, path in zip(pillow, images['img_paths']):
+        # the two decoders round differently
+        assert np.abs(image.astype(int) - cv2.imread(path)).mean() < 2
+    for other in ('foo', 'turbojpeg', None):
+        with pytest.raises(ValueError, match=rf"imdecode_backend must be one of \('cv2', 'pillow'\), got {other!r}"):
+            LoadMultiViewImages(imdecode_backend=other)
+
+
 def test_grey_images_get_three_channels(images):
     cv2.imwrite(images['img_paths'][0], np.full((32, 48), 7, np.uint8))
     assert LoadMultiViewImages()(images)['img'][0].shape == (32, 48, 3)
