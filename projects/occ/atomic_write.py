@@ -24,6 +24,8 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk does not say whose bytes had no room
         raise

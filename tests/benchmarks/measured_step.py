@@ -273,10 +273,10 @@ def measure(
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:
     """``key=value`` of a command line as mmengine reads it."""
-    from mmengine.config import DictAction
+    from projects.occ.engine.command_line import CfgOptionsAction
 
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptionsAction, default={})
     return parser.parse_args(['--cfg-options', *pairs] if pairs else []).cfg_options
 
 

@@ -14,9 +14,10 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from .checkpoint import TRUST_FLAG, loading_policy
+from .config_checks import check_config
 from .config_options import ALLOW_FLAG, apply_cfg_options
 from .distributed import leave_process_group
-from .error_report import user_message
+from .error_report import interrupted, user_message
 from .errors import OccError
 from .file_io import check_writable
 
@@ -80,6 +81,7 @@ def load_config(args: Namespace) -> Config:
         check_writable(args.work_dir, '--work-dir')
     cfg = Config.fromfile(path)
     apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    check_config(cfg)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -96,12 +98,16 @@ def run_tool(tool: Callable[[Namespace], None], args: Namespace) -> int:
         args: Parsed arguments.
 
     Returns:
-        Exit code: 0, or 1 after an error that explains itself, whose stack trace goes to the log file only. Others pass.
+        Exit code: 0; 1 after an error that explains itself, whose stack trace goes to the log file only; 130 after Ctrl-C.
+        Other errors pass.
     """
     try:
         with loading_policy(args.trust_checkpoint):
             tool(args)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted(error):
+            print('interrupted; a training goes on from its latest checkpoint with --resume', file=sys.stderr)
+            return 130
         message = user_message(error)
         if message is None:
             raise

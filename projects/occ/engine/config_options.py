@@ -89,10 +89,10 @@ def _copies(cfg: Config, name: str) -> list[str]:
     value = cfg[name]
     if not isinstance(value, (str, Mapping, list, tuple)):
         return []
-    return [path for path, other in _walk(cfg) if other == value and path.split('.')[0] in _READ_BY_RUNNER]
+    return [path for path, other in walk_config(cfg) if other == value and path.split('.')[0] in _READ_BY_RUNNER]
 
 
-def _walk(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def walk_config(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     """Dotted path and value of everything below a node."""
     if isinstance(node, (Mapping, Config)):
         children = list(node.items())
@@ -103,12 +103,12 @@ def _walk(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     for name, child in children:
         path = f'{prefix}.{name}' if prefix else str(name)
         yield path, child
-        yield from _walk(child, path)
+        yield from walk_config(child, path)
 
 
 def _proposal(cfg: Config, key: str) -> str:
     """A sentence with the nearest existing keys, else with the keys on the deepest level that exists."""
-    paths = [path for path, _ in _walk(cfg)]
+    paths = [path for path, _ in walk_config(cfg)]
     parts = key.split('.')
     depth = next((n for n in range(len(parts) - 1, 0, -1) if _lookup(cfg, '.'.join(parts[:n])) is not _MISSING), 0)
     parent = '.'.join(parts[:depth])
@@ -117,18 +117,20 @@ def _proposal(cfg: Config, key: str) -> str:
         return f' {parent} is a list of {len(node)} elements, 0 to {len(node) - 1}.'
     siblings = [str(name) for name in node] if isinstance(node, (Mapping, Config)) else []
     # the same key elsewhere, a typing error here, the same name elsewhere, anything that looks alike
-    near = [path for path in paths if path.endswith(f'.{key}')][:3]
+    near = [path for path in paths if path.endswith(f'.{key}') and path.split('.')[0] in _READ_BY_RUNNER][:3]
     if not near:
         near = [f'{parent}.{name}'.lstrip('.') for name in get_close_matches(parts[depth], siblings, n=1, cutoff=0.5)]
         near = [
             '.'.join([path, *parts[depth + 1 :]]) for path in near if '.'.join([path, *parts[depth + 1 :]]) in paths
         ] or near
-    near = near or [path for path in paths if path.split('.')[-1] == parts[-1]][:3]
+    near = near or [path for path in paths if path.split('.')[-1] == parts[-1] and path.split('.')[0] in _READ_BY_RUNNER][:3]
     near = near or [path for path in get_close_matches(key, paths, n=2, cutoff=0.8) if not key.startswith(path)]
     if near:
         return f' Nearest existing: {", ".join(near)}.'
     if not isinstance(node, (Mapping, Config)):
         return f' {parent} is {_short(node)}, not a dict.'
+    if not siblings:
+        return f' {parent} is an empty dict.'
     return f' {parent or "The config"} has the keys {", ".join(siblings)}.'
 
 

@@ -1,14 +1,21 @@
 """Tells errors that explain themselves to a user from those that only a stack trace explains."""
 
+import errno
 import linecache
 import re
 import traceback
 from pathlib import Path
 
+import mmengine.registry
+from mmengine.registry import Registry
+
+from .config_checks import unknown_type
 from .errors import OccError
 
 _ROOT = Path(__file__).resolve().parents[3]
 _WORKER = re.compile(r'Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback')
+_UNREGISTERED = re.compile(r'(\S+) is not in the (?:[^:\s]+::)?(.+?) registry\.')
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _FRAME = re.compile(r'^  File "(.+?)", line \d+.*\n    (.*)$', re.MULTILINE)
 
 
@@ -16,7 +23,8 @@ def user_message(error: BaseException) -> str | None:
     """The message of an error that this code base raised on purpose, wherever it was on the way.
 
     Such errors name what was expected, what came and what to do; their stack trace adds nothing. They are known by the
-    ``raise`` statement that they come from. Errors of libraries, and of operations that fail by themselves, need the trace.
+    ``raise`` statement that they come from. Errors of libraries, and of operations that fail by themselves, need the trace, but
+    for three that everybody meets: a full disk, a misspelt ``type``, a logging back end that is not installed.
 
     Args:
         error: A caught exception, also one that a data loader brings from a worker process.
@@ -30,10 +38,33 @@ def user_message(error: BaseException) -> str | None:
     if from_worker:
         return _message_from_worker(str(error), from_worker[1])
     frames = traceback.extract_tb(error.__traceback__)
+    known = _message_of_library(error, frames)
+    if known:
+        return known
     if not frames or not _raised_here(frames[-1].filename, linecache.getline(frames[-1].filename, frames[-1].lineno or 0)):
         return None
     # str() of a KeyError adds quotes
     return str(error.args[0]) if len(error.args) == 1 else str(error)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error is Ctrl-C, or what a library made of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _message_of_library(error: BaseException, frames: traceback.StackSummary) -> str | None:
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return f'cannot write {error.filename or "a file"} ({error.strerror}); make room, then go on (a training with --resume)'
+    unregistered = _UNREGISTERED.search(str(error)) if isinstance(error, KeyError) else None
+    if unregistered:
+        name, kind = unregistered.groups()
+        found = [r for r in vars(mmengine.registry).values() if isinstance(r, Registry) and r.name == kind]
+        return unknown_type(name.strip('\'"'), found[0]) if found else None
+    if isinstance(error, ImportError) and frames and Path(frames[-1].filename).name == 'vis_backend.py':
+        return f'{error}. The back end is one of visualizer.vis_backends; requirements/optional.txt names what it needs'
+    return None
 
 
 def _message_from_worker(text: str, kind: str) -> str | None:

@@ -28,7 +28,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         **kwargs: Passed to ``EpochBasedTrainLoop`` (``dynamic_intervals`` has no effect with ``max_iters``).
 
     Raises:
-        ValueError: If not exactly one of ``max_epochs`` and ``max_iters`` is given.
+        ValueError: If not exactly one of ``max_epochs`` and ``max_iters`` is given, or a number is below 1.
     """
 
     def __init__(
@@ -44,8 +44,12 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if (max_epochs is None) == (max_iters is None):
             raise ValueError(f'train_cfg needs either max_epochs or max_iters, got {max_epochs} and {max_iters}')
         self.by_iteration = max_iters is not None
-        val_interval = val_interval or (1000 if self.by_iteration else 1)
-        super().__init__(runner, dataloader, max_epochs or 1, val_begin, val_interval, **kwargs)
+        if val_interval is None:
+            val_interval = 1000 if self.by_iteration else 1
+        for name, value in dict(max_epochs=max_epochs, max_iters=max_iters, val_interval=val_interval).items():
+            if value is not None and value < 1:
+                raise ValueError(f'train_cfg.{name} must be at least 1, got {value}')
+        super().__init__(runner, dataloader, 1 if self.by_iteration else max_epochs, val_begin, val_interval, **kwargs)
         if self.by_iteration:
             self._max_iters = int(max_iters)
             self._max_epochs = -(-self._max_iters // len(self.dataloader))

@@ -1,4 +1,5 @@
 import os
+import re
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,6 +175,28 @@ def test_checkpoints_with_and_without_rendering_interchange(trained, tmp_path, c
     log = capfd.readouterr().out
     assert '(1 in the checkpoint, 0 in the model; first: aggregator.strength)' in log
     assert 'unexpected key' not in log
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (
+            "optim_wrapper['paramwise_cfg'] = dict(custom_keys=dict(encoder=dict(lr_mult=0.1)))",
+            'the optimiser of the checkpoint holds 6 parameters in 1 groups, '
+            r'the one of this config \d parameters in \d groups',
+        ),
+        (
+            "optim_wrapper['optimizer'] = dict(type='SGD', lr=0.1, momentum=0.9)",
+            'has .*betas.*, the one of this config .*momentum',
+        ),
+    ],
+)
+def test_resuming_needs_the_same_optimiser(trained, tmp_path, capfd, option, message):
+    config = write_config(tmp_path, extra=option)
+    assert train(config, '--resume', trained / 'epoch_2.pth') == 1
+    error = last_error(capfd)
+    assert re.search(message, error) and error.startswith('error: cannot resume: ') and 'load_from' in error
+    assert train(config, '--cfg-options', f'load_from={trained / "epoch_2.pth"}') == 0
 
 
 def test_last_checkpoint_names_the_newest(trained):

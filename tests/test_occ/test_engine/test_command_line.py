@@ -74,6 +74,14 @@ def test_errors_become_one_sentence_and_others_pass(capsys):
     assert run_tool(lambda args: None, parse('x')) == 0
 
 
+def test_control_c_ends_without_a_stack_trace(capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    assert run_tool(interrupt, parse('c.py')) == 130
+    assert 'interrupted' in capsys.readouterr().err
+
+
 def test_a_wrong_work_directory_stops_before_the_config_is_read(tmp_path, capfd):
     (tmp_path / 'file').write_text('')
     config = tmp_path / 'broken.py'

@@ -1,8 +1,15 @@
+import errno
+import sys
+
 import pytest
 import torch
+from mmdet3d.registry import MODELS
+from mmengine.registry import OPTIMIZERS
+from mmengine.visualization import WandbVisBackend
 from torch.utils.data import DataLoader
 
-from projects.occ.engine.error_report import user_message
+from projects.occ.atomic_write import write_atomically
+from projects.occ.engine.error_report import interrupted, user_message
 from projects.occ.engine.errors import OccError
 from projects.occ.structures import VoxelGrid
 
@@ -50,6 +57,42 @@ def test_errors_of_libraries_need_their_stack_trace():
 
 def test_errors_of_the_tools_are_messages_without_being_raised():
     assert user_message(OccError('use another')) == 'use another'
+
+
+def test_a_misspelt_type_gets_the_nearest_names():
+    error = caught(lambda: MODELS.build(dict(type='mmdet.ResNett')))
+    assert user_message(error).startswith("'mmdet.ResNett' is no registered model")
+    assert 'nearest: ResNet' in user_message(caught(lambda: MODELS.build(dict(type='ResNett'))))
+    assert 'nearest: AdamW' in user_message(caught(lambda: OPTIMIZERS.build(dict(type='AdammW'))))
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    def fill(file):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    error = caught(lambda: write_atomically(tmp_path / 'epoch_1.pth', fill))
+    wanted = (
+        f'cannot write {tmp_path / "epoch_1.pth"} (No space left on device); make room, then go on (a training with --resume)'
+    )
+    assert user_message(error) == wanted
+
+
+def test_a_logging_back_end_that_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    error = caught(lambda: WandbVisBackend(str(tmp_path)).experiment)
+    assert isinstance(error, ImportError)
+    assert user_message(error).endswith('requirements/optional.txt names what it needs')
+
+
+def test_control_c_is_found_below_other_errors():
+    def chain():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SyntaxError('cannot format') from None
+
+    assert interrupted(KeyboardInterrupt()) and interrupted(caught(chain))
+    assert not interrupted(ValueError()) and not interrupted(None)
 
 
 def test_a_key_error_is_not_quoted():

@@ -38,6 +38,12 @@ def test_needs_one_length():
             ResumableTrainLoop(None, None, **arguments)
 
 
+@pytest.mark.parametrize('arguments', [dict(max_epochs=0), dict(max_iters=-1), dict(max_epochs=2, val_interval=0)])
+def test_lengths_are_positive(arguments):
+    with pytest.raises(ValueError, match=r'train_cfg.(max_epochs|max_iters|val_interval) must be at least 1, got'):
+        ResumableTrainLoop(None, None, **arguments)
+
+
 def test_another_number_of_iterations_per_epoch_is_reported(tmp_path, capfd):
     loop = "train_cfg = dict(type='ResumableTrainLoop', max_epochs=3)\n"
     config = write_config(tmp_path, 'toy', loop)

@@ -139,11 +139,35 @@ class CheckpointKeyHook(Hook):
             state = checkpoint.get('state_dict', checkpoint)
             for key in [key for key in state if key.removeprefix('module.') in report.skipped]:
                 del state[key]
+        if runner.cfg.get('resume') and report.exact:
+            self._check_optimizer(checkpoint, runner.optim_wrapper)
         if report.exact:
             return
         if self.strict or runner.cfg.get('resume') or not report.matched:
             raise misfit(report)
         runner.logger.warning(f'The checkpoint fits the model in part: {report.describe()}. Other entries keep initial values')
+
+    @staticmethod
+    def _check_optimizer(checkpoint: dict, optim_wrapper: Any) -> None:
+        saved = checkpoint.get('optimizer', {}).get('param_groups')
+        own = getattr(optim_wrapper, 'param_groups', None)
+        if not saved or not own:
+            return
+        sizes = [[len(group['params']) for group in groups] for groups in (saved, own)]
+        # other versions of torch know more or fewer options, other optimisers both
+        lost, gained = set(saved[0]) - set(own[0]), set(own[0]) - set(saved[0]) - {'initial_lr'}
+        if sizes[0] != sizes[1]:
+            counts = [f'{sum(groups)} parameters in {len(groups)} groups' for groups in sizes]
+            reason = f'the optimiser of the checkpoint holds {counts[0]}, the one of this config {counts[1]}'
+        elif lost and gained:
+            kinds = ', '.join(sorted(lost)), ', '.join(sorted(gained))
+            reason = f'the optimiser of the checkpoint has {kinds[0]}, the one of this config {kinds[1]}'
+        else:
+            return
+        raise CheckpointError(
+            f'cannot resume: {reason}. Resuming needs the same optim_wrapper and the same trained parts, model.aggregator '
+            'included; to start anew from the weights alone, give the file as load_from, without --resume'
+        )
 
     @staticmethod
     def _one_side(skipped: list[str], weights: Mapping[str, Any]) -> str:
