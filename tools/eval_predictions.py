@@ -243,6 +243,8 @@ def build_metrics(args: argparse.Namespace, preset: EvaluationPreset, grid: Voxe
     metrics = [OccupancyMetric(grid, preset=preset.name, absent=args.absent)]
     if args.origins and not args.ray_iou:
         raise OccError('--origins belongs to --ray-iou, which is not given')
+    if args.image_reduction != 1 and not args.image_metrics:
+        raise OccError('--image-reduction belongs to --image-metrics, which is not given')
     if args.ray_iou:
         if not args.origins and cfg is None:
             raise OccError('--ray-iou needs the places where rays start: give --origins FILE, or --config with a data set')

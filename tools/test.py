@@ -71,10 +71,12 @@ def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
     """Appends the metrics that the arguments ask for to ``test_evaluator``, with grid and preset of its OccupancyMetric.
 
     Raises:
-        OccError: If the config has no OccupancyMetric, or --origins comes without --ray-iou.
+        OccError: If the config has no OccupancyMetric, or an option comes without the metric that it belongs to.
     """
     if args.origins and not args.ray_iou:
         raise OccError('--origins belongs to --ray-iou, which is not given')
+    if args.image_reduction != 1 and not args.image_metrics:
+        raise OccError('--image-reduction belongs to --image-metrics, which is not given')
     if not (args.ray_iou or args.image_metrics):
         return
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
@@ -110,9 +112,28 @@ def hand_logits_to_metrics(runner: Runner) -> None:
         model.keep_logits = True
 
 
+def check_display() -> None:
+    """Looks for windows before frames are drawn that nobody would see.
+
+    Raises:
+        OccError: If matplotlib, which opens the windows, fell back to a back end without, or was told to.
+    """
+    from matplotlib import pyplot
+    from matplotlib.backends import BackendFilter, backend_registry
+
+    backend = pyplot.get_backend()
+    if backend.lower() in backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE):
+        raise OccError(
+            f'--show opens windows, but matplotlib has none (back end {backend!r}): it needs a display (DISPLAY, '
+            'WAYLAND_DISPLAY) and a toolkit such as tkinter. Write the pictures to files with --show-dir DIR'
+        )
+
+
 def test(args: argparse.Namespace) -> None:
     """Tests as the arguments say."""
     check_checkpoint_file(args.checkpoint)
+    if args.show:
+        check_display()
     if args.show_video and not args.show_dir:
         raise OccError('--show-video needs --show-dir, the folder of the videos')
     if args.metrics_json and Path(args.metrics_json).is_dir():

@@ -324,6 +324,7 @@ def test_arguments_that_do_not_fit(tool, tmp_path, capsys):
     for extra, message in (
         (['--ray-iou'], '--ray-iou needs the places where rays start: give --origins FILE, or --config'),
         (['--origins', 'o.npz'], '--origins belongs to --ray-iou, which is not given'),
+        (['--image-reduction', '4'], '--image-reduction belongs to --image-metrics, which is not given'),
         (['--out', str(tmp_path)], f"--out '{tmp_path}' is a folder; name the file to write"),
         (['--image-metrics'], '--image-metrics needs the cameras of every frame: give --config'),
         (['--config', 'absent.py'], "config 'absent.py' does not exist"),

@@ -118,6 +118,22 @@ def test_windows_are_asked_for_by_a_flag():
     assert cfg.default_hooks.checkpoint_keys.strict is True and 'prediction_writer' not in cfg.default_hooks
 
 
+def test_windows_without_a_display_are_refused(trained, monkeypatch, capfd):
+    from matplotlib import pyplot
+
+    tool = load_tool('test')
+    for name, windows in (('agg', False), ('Agg', False), ('svg', False), ('tkagg', True), ('QtAgg', True)):
+        monkeypatch.setattr(pyplot, 'get_backend', lambda name=name: name)
+        if windows:
+            tool.check_display()
+        else:
+            with pytest.raises(tool.OccError, match=f'--show opens windows, but matplotlib has none .*{name}.*--show-dir DIR'):
+                tool.check_display()
+    monkeypatch.setattr(pyplot, 'get_backend', lambda: 'agg')
+    assert evaluate(*trained, '--show') == 1
+    assert last_error(capfd).startswith('error: --show opens windows')
+
+
 def evaluator_config(**metric):
     tool = load_tool('test')
     voxels = dict(type='OccupancyMetric', grid=dict(vars(get_preset('occ3d').grid)), preset='occ3d', **metric)
@@ -165,6 +181,8 @@ def test_metrics_that_cannot_be_added():
     tool, cfg = evaluator_config()
     with pytest.raises(tool.OccError, match='--origins belongs to --ray-iou, which is not given'):
         tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--origins', 'o.npz']))
+    with pytest.raises(tool.OccError, match='--image-reduction belongs to --image-metrics, which is not given'):
+        tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou', '--image-reduction', '4']))
     cfg.test_evaluator = dict(type='ToyOccMetric')
     with pytest.raises(tool.OccError, match='take grid and preset from the OccupancyMetric of test_evaluator'):
         tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou']))
