@@ -7,7 +7,8 @@ Forward and backward are timed apart, projection, sorting and binning included, 
 wall clock (GPU: of CUDA events). Scenes: ground truth (labels, and as one-hot features), a trained, half trained and untrained
 network, from the front and from above, full and quarter resolution. Gradients: ``features+opacity``, what rendering supervision
 of fixed voxels needs, and ``everything``. Variants: ``prefiltered``, Gaussians of opacity below 1/255 removed beforehand, which
-any rasteriser can profit from; ``culling off``, lists made from the radius alone, the image is the same.
+any rasteriser can profit from; ``culling off``, lists made from the radius alone, the image is the same; ``lists only``,
+projection, depth order and tile lists with every tile switched off: all that two renders from one camera could share.
 
 Shares of the peak: flops of the arithmetic per pair (15 per test, 2 (C + 1) + 3 per blended pair, ...; see pairs.py) per
 second, over the measured rate of fused multiply-adds of as many threads.
@@ -33,7 +34,7 @@ from machine_peak import cpu_peak, cuda_peak
 from pairs import count_pairs, flops
 from scenes import make_scene
 
-from gaussian_rasterization import build_config, rasterize
+from gaussian_rasterization import build_config, constants, rasterize
 
 KINDS = ('gt', 'trained', 'half', 'untrained')
 CASES = [  # data set, view, kind, divisor of the image size
@@ -56,6 +57,19 @@ def ours(backend, num_classes=None):
 
     def render(scene):
         out = rasterize(**scene, backend=backend, num_classes=num_classes)
+        return out.features, out.depth
+
+    return render
+
+
+def lists_only(backend):
+    """Like :func:`ours`, without pixels: one channel, and no tile is drawn."""
+
+    def render(scene):
+        blocks = [-(-scene[side] // constants.MASK_TILE) for side in ('height', 'width')]
+        off = torch.zeros(1, *blocks, dtype=torch.bool, device=scene['means'].device)
+        one = dict(scene, features=torch.zeros_like(scene['features']), background=scene['background'][:1])
+        out = rasterize(**one, backend=backend, num_classes=1, tile_mask=off)
         return out.features, out.depth
 
     return render
@@ -204,6 +218,7 @@ def run_case(case, args, threads, peak, cache):
     if labels:
         one_hot = torch.nn.functional.one_hot(scene['features'], channels).float()
         renders['one-hot'] = (ours(args.backend), dict(scene, features=one_hot), '1')
+        renders['lists only'] = (lists_only(args.backend), scene, '1')
     if kind == 'trained':
         keep = scene['opacities'] >= 1 / 255
         renders['prefiltered'] = (main, dict(scene, **{k: scene[k][keep] for k in PER_GAUSSIAN}), '1')
@@ -214,7 +229,7 @@ def run_case(case, args, threads, peak, cache):
         plans.append(('everything', {'ours': renders['ours']}))
     for gradients, chosen in plans:
         for method, state in measure(chosen, scene, gradients, args.repeats, args.warm_up, device).items():
-            work = flops(pairs, channels, method == 'labels', gradients)
+            work = None if method == 'lists only' else flops(pairs, channels, method == 'labels', gradients)
             own = chosen[method][1]
             rows.append(row(name, method, state, own, gradients, threads, work, peak['fma_gflops'], pairs=pairs))
     return rows
@@ -277,7 +292,7 @@ def tables(rows):
     for r in rows:
         times = [f'{v["median"]:.0f}' for v in r['milliseconds'].values()]
         if not r['case'].startswith('peers'):
-            if r['gradients'] != 'everything' and r['method'] not in ('prefiltered', 'culling off'):
+            if r['gradients'] != 'everything' and r['method'] not in ('prefiltered', 'culling off', 'lists only'):
                 name = r['case'] + (f', {r["method"]}' if r['method'] != 'ours' else '')
                 shares = ' / '.join(f'{100 * v:.0f} %' for v in r['share_of_peak'].values())
                 line = cases.setdefault(name, {'': f'{r["gaussians"] / 1e3:.0f} k / {r["drawn"] / 1e3:.0f} k'})
