@@ -67,7 +67,8 @@ Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
 
 Tensor zeros_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
   Tensor t = empty_large(sizes, options);
-  std::memset(t.data_ptr(), 0, t.nbytes());  // by one thread: several that fault in large pages at once wait for each other
+  // by one thread: several that fault in large pages at once wait for each other
+  if (t.nbytes() > 0) std::memset(t.data_ptr(), 0, t.nbytes());
   return t;
 }
 
