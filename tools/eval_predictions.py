@@ -28,8 +28,8 @@ from tqdm import tqdm  # noqa: E402
 
 from projects.occ.datasets import LoadOccLabels, LoadSSCBenchLabels  # noqa: E402
 from projects.occ.datasets.kitti360_labels import map_raw_labels, read_raw_label  # noqa: E402
-from projects.occ.engine.command_line import CfgOptionsAction, run_tool  # noqa: E402
-from projects.occ.engine.config_options import ALLOW_FLAG, apply_cfg_options  # noqa: E402
+from projects.occ.engine.command_line import CfgOptionsAction, read_config, run_tool  # noqa: E402
+from projects.occ.engine.config_options import ALLOW_FLAG  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
@@ -185,19 +185,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def read_test_config(args: argparse.Namespace) -> Config:
     """The config of the arguments, with a test set.
 
     Raises:
-        OccError: If it does not exist, is not Python, or has no test set.
+        OccError: If it does not exist, cannot be read, or has no test set.
     """
     if not Path(args.config).is_file():
         raise OccError(f'config {args.config!r} does not exist')
-    try:
-        cfg = Config.fromfile(args.config)
-    except SyntaxError as error:
-        raise OccError(f'config {args.config!r} or a base of it is not valid Python: {error}') from error
-    apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    cfg = read_config(args)
     if 'grid' not in (cfg.get('test_dataloader') or {}).get('dataset', {}):
         raise OccError(
             f'config {args.config!r} has no test set with a voxel grid (test_dataloader.dataset.grid); give the config of an '
@@ -284,7 +280,7 @@ def evaluate(args: argparse.Namespace) -> None:
             raise OccError(f'--out {args.out!r} is a folder; name the file to write')
         check_writable(Path(args.out).parent, '--out')
     init_default_scope('mmdet3d')
-    cfg = read_config(args) if args.config else None
+    cfg = read_test_config(args) if args.config else None
     preset = get_preset(args.preset)
     grid = preset.grid if cfg is None else VoxelGrid.build(cfg.test_dataloader.dataset.grid)
     metrics = build_metrics(args, preset, grid, cfg)

@@ -13,13 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmengine.config import Config  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from projects.occ.apis import OccInferencer, read_frames  # noqa: E402
 from projects.occ.engine.checkpoint import TRUST_FLAG  # noqa: E402
-from projects.occ.engine.command_line import CfgOptionsAction, run_tool  # noqa: E402
-from projects.occ.engine.config_options import ALLOW_FLAG, apply_cfg_options  # noqa: E402
+from projects.occ.engine.command_line import CfgOptionsAction, read_config, run_tool  # noqa: E402
+from projects.occ.engine.config_options import ALLOW_FLAG  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 
@@ -56,9 +55,7 @@ def infer(args: argparse.Namespace) -> None:
         raise OccError(f'config {args.config!r} does not exist; the configs lie in configs/<model>/')
     # wrong input is told before the model is built
     frames = read_frames(args.frames)
-    cfg = Config.fromfile(args.config)
-    apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
-    inferencer = OccInferencer(cfg, args.checkpoint, args.device, show_progress=False)
+    inferencer = OccInferencer(read_config(args), args.checkpoint, args.device, show_progress=False)
     inferencer.preprocess(frames)
     for frame in tqdm(frames, desc='predicting', unit='frame'):
         inferencer(frame, out_dir=args.out, draw=not args.no_pictures)

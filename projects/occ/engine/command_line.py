@@ -63,6 +63,20 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
 
 
+def read_config(args: Namespace) -> Config:
+    """Reads the config named by the arguments ``config``, ``cfg_options`` and ``allow_new_keys``.
+
+    Raises:
+        OccError: If the file is not valid Python or an option is wrong.
+    """
+    try:
+        cfg = Config.fromfile(args.config)
+    except SyntaxError as error:
+        raise OccError(f'config {args.config!r} or a base of it is not valid Python: {error}') from error
+    apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    return cfg
+
+
 def load_config(args: Namespace) -> Config:
     """Reads the config named by the arguments, merges ``--cfg-options`` and decides the work directory.
 
@@ -70,7 +84,7 @@ def load_config(args: Namespace) -> Config:
         The config; its ``work_dir`` exists and is writable.
 
     Raises:
-        OccError: If the file does not exist, an option is wrong, or the work directory cannot be written.
+        OccError: If the file does not exist or cannot be read, an option is wrong, or the work directory cannot be written.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = Path(args.config)
@@ -79,8 +93,7 @@ def load_config(args: Namespace) -> Config:
     # a wrong directory given on the command line is reported before the slow part
     if args.work_dir is not None:
         check_writable(args.work_dir, '--work-dir')
-    cfg = Config.fromfile(path)
-    apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+    cfg = read_config(args)
     check_config(cfg)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -82,6 +82,12 @@ def test_control_c_ends_without_a_stack_trace(capsys):
     assert 'interrupted' in capsys.readouterr().err
 
 
+def test_a_config_that_is_not_python(tmp_path):
+    (tmp_path / 'c.py').write_text('a = (')
+    with pytest.raises(OccError, match=r"c.py' or a base of it is not valid Python: '\(' was never closed"):
+        load_config(parse(tmp_path / 'c.py', '--work-dir', tmp_path / 'w'))
+
+
 def test_a_wrong_work_directory_stops_before_the_config_is_read(tmp_path, capfd):
     (tmp_path / 'file').write_text('')
     config = tmp_path / 'broken.py'

@@ -1,4 +1,5 @@
 import pytest
+from mmdet.models import ResNet  # noqa: F401 - registers what is looked for
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -25,7 +26,7 @@ def config(**changes):
     )
 
 
-def test_a_consistent_config_passes_and_stays(capsys):
+def test_a_consistent_config_passes_and_stays():
     cfg = config()
     check_config(cfg)
     assert cfg.train_dataloader == config().train_dataloader

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from mmdet.models import ResNet  # noqa: F401 - registers what is looked for
 from mmdet3d.registry import MODELS
 from mmengine.registry import OPTIMIZERS
 from mmengine.visualization import WandbVisBackend
