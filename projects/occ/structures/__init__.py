@@ -3,15 +3,24 @@
 All need torch and numpy only but ``OccDataSample``, which needs mmengine and is loaded on first use.
 """
 
+from .cameras import Cameras
+from .occ_batch import OccBatch
+from .occ_field import OccField, free_background
 from .occ_prediction import OccPrediction
+from .rays import Rays
 from .voxel_grid import VoxelGrid
 from .voxel_projection import VoxelProjection, frustum_indices, network_intrinsics, project_voxel_centres, scaled_shape
 
 __all__ = [
+    'Cameras',
+    'OccBatch',
     'OccDataSample',
+    'OccField',
     'OccPrediction',
+    'Rays',
     'VoxelGrid',
     'VoxelProjection',
+    'free_background',
     'frustum_indices',
     'network_intrinsics',
     'project_voxel_centres',

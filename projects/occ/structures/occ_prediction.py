@@ -1,4 +1,4 @@
-"""What an occupancy network hands to its losses, to the aggregator and to ``predict``."""
+"""What an occupancy network hands to its losses, to the supervisions and to ``predict``."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,12 @@ class OccPrediction:
         logits: Class logits from coarse to fine, each (B, C, X_s, Y_s, Z_s), axes of the reference frame; the last one has the
             full resolution of the grid.
         voxel_feats: Features (B, F, X, Y, Z) in front of the last classifier at full resolution, or None.
+        density: (B, X, Y, Z), raw density of heads that predict one beside their classes, or None.
+        depth_logits: (B, V, D, h, w), distribution over depth bins of hosts that lift images by depth, before the softmax, or
+            None.
     """
 
     logits: list[Tensor]
     voxel_feats: Tensor | None = None
+    density: Tensor | None = None
+    depth_logits: Tensor | None = None

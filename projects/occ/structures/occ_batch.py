@@ -1,0 +1,97 @@
+"""One batch on its way into a network: images, cameras, labels and whatever else the data set has."""
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from .cameras import Cameras
+from .rays import Rays
+
+
+@dataclass
+class OccBatch:
+    """What the data preprocessor makes of B samples, on the device of the model; B x V views, see :class:`Cameras`.
+
+    Attributes:
+        images: (B, V, 3, H, W), normalised, padded at the right and at the bottom to one size.
+        image_sizes: (B, V, 2), width and height of the images before padding, pixels.
+        cameras: Of all views.
+        originals: B lists of V images (3, h, w) uint8 RGB as they are on disk, for targets that compare colours, or None.
+        labels: (B, X, Y, Z) int64 class ids and ``grid.ignore_index``, checked, or None.
+        masks: Voxels that a sensor sees by its name (``'camera'``, ``'lidar'``), each (B, X, Y, Z) bool.
+        depths: (B, V, H, W), depth maps at the network images, metres along the optical axis, 0 where unknown, or None.
+        voxel_pixels: (B, V, P, 2) int64, column and row of voxel centres in the network images, see ``LoadVoxelProjections``,
+            or None.
+        voxel_visible: (B, V, P) bool, which of them the camera sees, or None.
+        frustum_index: (B, X, Y, Z) int16, box of the first image that a voxel projects into, -1 for none, or None.
+        points: B LiDAR clouds (M, 3 or more), metres in the reference frame, or None.
+        rays: Measured rays, or None.
+        tokens: Names of the samples, for messages.
+    """
+
+    images: Tensor
+    image_sizes: Tensor
+    cameras: Cameras
+    originals: list[list[Tensor]] | None = None
+    labels: Tensor | None = None
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    depths: Tensor | None = None
+    voxel_pixels: Tensor | None = None
+    voxel_visible: Tensor | None = None
+    frustum_index: Tensor | None = None
+    points: list[Tensor] | None = None
+    rays: Rays | None = None
+    tokens: list[str] = field(default_factory=list)
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.images.shape[0]
+
+    @property
+    def input_wh(self) -> tuple[int, int]:
+        """(W, H) of the padded network images, pixels."""
+        return self.images.shape[-1], self.images.shape[-2]
+
+    def at(self, frame: int) -> 'OccBatch':
+        """The batch with the views of one frame only, 0 for the key frame; what is no view stays."""
+        indices = self.cameras.frame_indices(frame)
+        if len(indices) == self.cameras.num_cameras:
+            return self
+        there = indices.to(self.images.device)
+        views = ('images', 'image_sizes', 'depths', 'voxel_pixels', 'voxel_visible')
+        taken = {name: None if (value := getattr(self, name)) is None else value[:, there] for name in views}
+        originals = self.originals and [[images[i] for i in indices.tolist()] for images in self.originals]
+        return replace(self, **taken, originals=originals, cameras=self.cameras.select(indices))
+
+    def require_labels(self, reader: str) -> Tensor:
+        """``labels``.
+
+        Args:
+            reader: Who needs them, for the message.
+
+        Raises:
+            ValueError: If a sample of the batch has none.
+        """
+        if self.labels is None:
+            raise ValueError(
+                f"{reader} needs labels, but a sample of the batch {self.tokens} has no 'gt_occ'; put LoadOccLabels into the "
+                'pipeline before PackOccInputs'
+            )
+        return self.labels
+
+    def require_mask(self, which: str, reader: str) -> Tensor:
+        """(B, X, Y, Z) bool, voxels that the named sensors see: ``'camera'``, ``'lidar'`` or ``'both'``.
+
+        Raises:
+            ValueError: If a sample has no such mask.
+        """
+        names = ('camera', 'lidar') if which == 'both' else (which,)
+        for name in names:
+            if name not in self.masks:
+                raise ValueError(
+                    f"{reader} needs the mask 'mask_{name}', which a sample of the batch {self.tokens} does not have; masks "
+                    'exist in Occ3D labels only (loss_occ.mask)'
+                )
+        mask = self.masks[names[0]]
+        return mask & self.masks[names[1]] if len(names) > 1 else mask

@@ -1,0 +1,67 @@
+"""Rays of a batch: what a ray marcher renders and what LiDAR measures."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """R rays of each of B samples, in the reference frame of the grid at the key frame.
+
+    Samples with fewer rays than others are padded; ``valid`` says which rays count. Rays that are pixels of cameras know their
+    view and pixel, so that a renderer of whole images can serve them too.
+
+    Attributes:
+        origin: (B, R, 3), metres.
+        direction: (B, R, 3), unit length.
+        depth_per_range: (B, R), depth along the optical axis per metre of the ray, in (0, 1]; 1 for rays without a camera.
+        valid: (B, R) bool.
+        view: (B, R) int64, position on the view axis of the cameras, or None.
+        uv: (B, R, 2), pixel of the original image, x before y, the centre of the top left pixel is (0.5, 0.5); or None.
+        depth: (B, R), measured depth along the optical axis, metres, or None.
+        labels: (B, R) int64, measured class, the ignore index of the grid where unknown, or None.
+        frame: (B, R) int64, offset of the frame that the ray was measured in, or None.
+    """
+
+    origin: Tensor
+    direction: Tensor
+    depth_per_range: Tensor
+    valid: Tensor
+    view: Tensor | None = None
+    uv: Tensor | None = None
+    depth: Tensor | None = None
+    labels: Tensor | None = None
+    frame: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        lead = self.origin.shape[:-1]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            expected = (*lead, {'origin': 3, 'direction': 3, 'uv': 2}[field.name]) if field.name in _VECTORS else lead
+            if value is not None and tuple(value.shape) != tuple(expected):
+                raise ValueError(f'rays: {field.name} must be {tuple(expected)} like origin, got {tuple(value.shape)}')
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.origin.shape[0]
+
+    @property
+    def num_rays(self) -> int:
+        """R, with padding."""
+        return self.origin.shape[1]
+
+    def to(self, *args: Any, **kwargs: Any) -> 'Rays':
+        """The same rays with ``Tensor.to(*args, **kwargs)`` applied; numbers that are no floats only move."""
+        changed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                moved = value.to(*args, **kwargs)
+                changed[field.name] = moved if value.is_floating_point() else moved.to(value.dtype)
+        return Rays(**changed)
+
+
+_VECTORS = ('origin', 'direction', 'uv')
