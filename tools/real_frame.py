@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from projects.occ.atomic_write import write_atomically  # noqa: E402
-from projects.occ.datasets.frame_record import FrameRecord  # noqa: E402
 from projects.occ.datasets.info_formats import parse_infos, read_info_file  # noqa: E402
 from projects.occ.datasets.info_writer import write_info_file  # noqa: E402
 from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label  # noqa: E402
 from projects.occ.datasets.label_making import LidarSweep, OccLabel, make_label  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from projects.occ.structures.frame_record import FrameRecord  # noqa: E402
 from projects.occ.visualization.palettes import NUSCENES_PALETTE  # noqa: E402
 from projects.occ.visualization.voxel_drawing import draw_voxels  # noqa: E402
 

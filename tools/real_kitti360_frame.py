@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from projects.occ.atomic_write import write_atomically  # noqa: E402
-from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord  # noqa: E402
 from projects.occ.datasets.kitti360_labels import LABEL_SUFFIX  # noqa: E402
 from projects.occ.datasets.kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration  # noqa: E402
 from projects.occ.datasets.label_making import LabelSettings, LidarSweep, in_box, make_label  # noqa: E402
 from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, sequence_name  # noqa: E402
 from projects.occ.datasets.transforms.depth import lidar_depth  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from projects.occ.structures.frame_record import BoxRecord, CameraRecord, FrameRecord  # noqa: E402
 from projects.occ.visualization.palettes import KITTI360_COLORS  # noqa: E402
 from projects.occ.visualization.voxel_drawing import draw_voxels  # noqa: E402
 from tools.real_frame import run, sample_file  # noqa: E402

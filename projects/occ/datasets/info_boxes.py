@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .frame_record import BoxRecord
+from projects.occ.structures.frame_record import BoxRecord
 
 # Clearly longer than wide in every annotation, so they tell which of the two old column orders a file uses.
 _LONG_CLASSES = ('car', 'truck', 'bus', 'trailer', 'bicycle', 'motorcycle')

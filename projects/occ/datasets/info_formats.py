@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .frame_record import CameraRecord, FrameRecord, rigid
+from projects.occ.structures.frame_record import CameraRecord, FrameRecord, rigid
+
 from .info_boxes import boxes_from_instances, boxes_from_old_info, old_boxes_are_width_first
 from .safe_pickle import load_numpy_pickle
 

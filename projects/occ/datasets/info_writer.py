@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from projects.occ.atomic_write import write_atomically
-
-from .frame_record import FrameRecord
+from projects.occ.structures.frame_record import FrameRecord
 
 INFO_VERSION = 'occ-1.0'
 # Detection categories in the order of mmdetection3d's nuScenes files.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.frame_record import BoxRecord
 
-from .frame_record import BoxRecord
 from .label_making import LabelSettings, LidarSweep, ground_heights, in_box, transform
 
 # lidarseg classes of things that can move: barrier to truck; of the ground: driveable surface to terrain

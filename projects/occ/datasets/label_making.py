@@ -24,8 +24,8 @@ import numpy as np
 from scipy import ndimage
 
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.frame_record import BoxRecord, FrameRecord
 
-from .frame_record import BoxRecord, FrameRecord
 from .voxel_rays import mark_traversed, mark_visible
 
 

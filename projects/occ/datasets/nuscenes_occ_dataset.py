@@ -13,9 +13,9 @@ from mmengine.fileio import join_path
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.frame_record import FrameRecord, geometry_problems
 
 from .frame_dataset import FrameDataset
-from .frame_record import FrameRecord, geometry_problems
 from .info_formats import read_info_file
 
 # The order of the per-camera embeddings of the published checkpoints.

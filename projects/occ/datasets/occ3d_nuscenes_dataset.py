@@ -5,8 +5,8 @@ from dataclasses import replace
 from mmdet3d.registry import DATASETS
 
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
+from projects.occ.structures.frame_record import FrameRecord
 
-from .frame_record import FrameRecord
 from .nuscenes_occ_dataset import NuScenesOccDataset, scenes_by_token
 
 

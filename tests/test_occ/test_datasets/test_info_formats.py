@@ -3,10 +3,10 @@ import pickle
 import numpy as np
 import pytest
 
-from projects.occ.datasets.frame_record import geometry_problems, rigid
 from projects.occ.datasets.info_formats import parse_infos, read_info_file, sensor_path
 from projects.occ.datasets.info_writer import write_info_file
 from projects.occ.datasets.preparation.info_conversion import convert_infos
+from projects.occ.structures.frame_record import geometry_problems, rigid
 
 STYLE_NAMES = ['bevdet', 'sparseocc', 'gaussrender', 'mmdet3d-v2', 'occ-1.0']
 

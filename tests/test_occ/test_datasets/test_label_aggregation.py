@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from projects.occ.datasets.frame_record import BoxRecord, FrameRecord
 from projects.occ.datasets.label_aggregation import LidarFrame, SceneAggregator, from_box_axes, to_box_axes
 from projects.occ.datasets.label_making import LabelSettings, make_label, transform
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
+from projects.occ.structures.frame_record import BoxRecord, FrameRecord
 
 GRID = VoxelGrid((-16, -16, -3, 16, 16, 1), 0.5, (64, 64, 8), 'lidar', 0, class_names=('empty', *NUSCENES_CLASSES))
 ROAD, WALL, CAR = 11, 15, 4

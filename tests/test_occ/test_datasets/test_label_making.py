@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from projects.occ.datasets.frame_record import BoxRecord
 from projects.occ.datasets.info_formats import parse_infos
 from projects.occ.datasets.label_making import LabelSettings, LidarSweep, ground_heights, in_box, make_label
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.frame_record import BoxRecord
 
 NAMES = (
     'barrier bicycle bus car construction_vehicle motorcycle pedestrian traffic_cone trailer truck driveable_surface '

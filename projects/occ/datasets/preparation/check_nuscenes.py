@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from projects.occ.datasets.frame_record import FrameRecord, geometry_problems
 from projects.occ.datasets.info_formats import InfoFile, read_info_file
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS, scenes_by_token
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.frame_record import FrameRecord, geometry_problems
 
 from .check_files import check_image, check_lidar, check_occ3d_label, check_surroundocc_label
 from .findings import Finding

@@ -4,10 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from projects.occ.datasets.frame_record import geometry_problems
 from projects.occ.datasets.info_formats import InfoFile, read_info_file
 from projects.occ.datasets.info_writer import write_info_file
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS, scenes_by_token
+from projects.occ.structures.frame_record import geometry_problems
 
 
 @dataclass

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from projects.occ.datasets.frame_record import FrameRecord
 from projects.occ.datasets.label_aggregation import LidarFrame, SceneAggregator
 from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
 from projects.occ.datasets.label_making import LabelSettings, OccLabel, make_label, transform
 from projects.occ.datasets.transforms import LoadOccLabels
 from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.frame_record import FrameRecord
 
 from .label_sources import LabelScene
 from .parallel import map_jobs

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.occ.datasets.frame_record import BoxRecord, FrameRecord, rigid
 from projects.occ.datasets.info_formats import read_info_file
 from projects.occ.datasets.label_aggregation import LidarFrame
 from projects.occ.datasets.lidarseg import read_lidarseg
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
+from projects.occ.structures.frame_record import BoxRecord, FrameRecord, rigid
 
 _ARRAYS = (
     'points',

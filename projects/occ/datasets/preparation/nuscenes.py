@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from projects.occ.datasets.frame_record import FrameRecord
 from projects.occ.datasets.info_writer import write_info_file
+from projects.occ.structures.frame_record import FrameRecord
 
 from .nuscenes_tables import DOC, load_tables, read_records, split_scenes
 

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from projects.occ.atomic_write import write_atomically
-from projects.occ.datasets.frame_record import FrameRecord
 from projects.occ.datasets.lidarseg import RAW_NAMES
+from projects.occ.structures.frame_record import FrameRecord
 
 from .nuscenes_tables import DETECTION_NAMES, LIDAR, SPLITS_FILE
 

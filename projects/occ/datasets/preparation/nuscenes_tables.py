@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord, rigid
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS
+from projects.occ.structures.frame_record import BoxRecord, CameraRecord, FrameRecord, rigid
 
 LIDAR = 'LIDAR_TOP'
 DOC = 'docs/datasets.md, "From the raw downloads"'

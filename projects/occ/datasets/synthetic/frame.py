@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from projects.occ.datasets.frame_record import BoxRecord, CameraRecord, FrameRecord
+from projects.occ.structures.frame_record import BoxRecord, CameraRecord, FrameRecord
 
 from .class_maps import class_map
 from .config import KITTI360, VERSION

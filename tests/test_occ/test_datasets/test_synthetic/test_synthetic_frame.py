@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from projects.occ.datasets.frame_record import geometry_problems
 from projects.occ.datasets.synthetic.config import CLASS_ID, FREE
 from projects.occ.datasets.synthetic.geometry import transform
 from projects.occ.datasets.synthetic.sensors import CAMERAS, LIDAR_ELEVATIONS
+from projects.occ.structures.frame_record import geometry_problems
 
 FORMATS = ('occ3d', 'surroundocc')
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from projects.occ.datasets.frame_record import rigid
 from projects.occ.datasets.safe_pickle import load_numpy_pickle
 from projects.occ.evaluation.functional import lidar_origins, origins_by_token
 from projects.occ.evaluation.presets import PRESETS
+from projects.occ.structures.frame_record import rigid
 
 OCC3D = PRESETS['occ3d'].grid
 KITTI = PRESETS['sscbench-kitti360'].grid
