@@ -10,6 +10,7 @@ custom_imports = dict(
         'projects.occ.engine',
         'projects.gaussrender.aggregator',
         'projects.gaussrender.image_metric',
+        'projects.bevdet',
         'projects.surroundocc',
         'projects.symphonies',
         'projects.tpvformer',

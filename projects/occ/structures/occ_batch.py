@@ -16,6 +16,8 @@ class OccBatch:
         images: (B, V, 3, H, W), normalised, padded at the right and at the bottom to one size.
         image_sizes: (B, V, 2), width and height of the images before padding, pixels.
         cameras: Of all views.
+        scene: (B, 3, 3), augmentation of the scene: takes points of the reference frame as it was recorded to the one that
+            cameras, labels, masks and points refer to (mirrored, for example); None: there is none.
         originals: B lists of V images (3, h, w) uint8 RGB as they are on disk, for targets that compare colours, or None.
         labels: (B, X, Y, Z) int64 class ids and ``grid.ignore_index``, checked, or None.
         masks: Voxels that a sensor sees by its name (``'camera'``, ``'lidar'``), each (B, X, Y, Z) bool.
@@ -32,6 +34,7 @@ class OccBatch:
     images: Tensor
     image_sizes: Tensor
     cameras: Cameras
+    scene: Tensor | None = None
     originals: list[list[Tensor]] | None = None
     labels: Tensor | None = None
     masks: dict[str, Tensor] = field(default_factory=dict)

@@ -16,12 +16,11 @@ class OccPrediction:
         density: (B, X, Y, Z), raw density of heads that predict one beside their classes, or None.
         depth_logits: (B, V, D, h, w), distribution over depth bins of hosts that lift images by depth, before the softmax, or
             None.
-        contracted_logits: Class logits (B, C, X', Y', Z') at the vertices of a ``ContractedGrid``, for heads that predict
-            beyond the grid, or None.
+        depth_bins: (nearest edge, farthest edge, width) of these bins, metres, or None.
     """
 
     logits: list[Tensor]
     voxel_feats: Tensor | None = None
     density: Tensor | None = None
     depth_logits: Tensor | None = None
-    contracted_logits: Tensor | None = None
+    depth_bins: tuple[float, float, float] | None = None

@@ -1,1 +1,0 @@
-"""What every rendered supervision shares: no method, no model."""

@@ -1,0 +1,213 @@
+"""The whole network against the original implementation, stage by stage, in the reference geometry."""
+
+import json
+
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.registry import init_default_scope
+from official_config import batch_from_official, model_config_from_official
+
+from projects.bevdet.checkpoint import to_project_state_dict
+from projects.bevdet.geometry import block_bins, camera_vector, frustum_pixels, lift_points, normalise_positions, warp_cells
+
+FILE = 'bevstereo_occ_small.pt'
+HOSTS = ('r50_stereo', 'swin_stereo', 'r50_single')
+ATOL = 1e-4
+LOSS_RTOL = 1e-5
+GRAD_RTOL = 1e-3
+
+
+@pytest.fixture(scope='module')
+def golden(golden_dir):
+    return torch.load(golden_dir / FILE, weights_only=True)['cases']
+
+
+def load_case(golden, name):
+    """A case with its config read."""
+    case = dict(golden[name])
+    config = json.loads(case['config_json'])
+    case.update(config=config, model=dict(config['model']), num_cams=config['spec']['cams'], ori_hw=config['spec']['ori_hw'])
+    case['model'].setdefault('out_dim', config.get('out_dim'))
+    return case
+
+
+def build_model(case, density=False):
+    init_default_scope('mmdet3d')
+    torch.set_num_threads(1)
+    return MODELS.build(model_config_from_official(case['model'], density=density))
+
+
+@pytest.fixture(scope='module', params=HOSTS)
+def case(golden, request):
+    return load_case(golden, request.param)
+
+
+@pytest.fixture(scope='module')
+def model(case):
+    model = build_model(case)
+    model.load_state_dict(to_project_state_dict(case['state_dict']), strict=True)
+    return model.eval()
+
+
+@pytest.fixture(scope='module')
+def batch(case):
+    return batch_from_official(case, case['model'])
+
+
+def watch(modules):
+    """Outputs of modules, a list for every name, and the handles of the hooks."""
+    seen = {name: [] for name in modules}
+
+    def keep(name):
+        return lambda module, args, output: seen[name].append(output)
+
+    return seen, [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+
+
+@pytest.fixture(scope='module')
+def taps(model, batch):
+    """Outputs of the modules of interest, oldest frame first, during one forward pass without gradients."""
+    encoder = model.view_encoder
+    watched = dict(
+        backbone=model.img_backbone,
+        neck=model.img_neck,
+        depth_net=encoder.depth_net,
+        frame_net=encoder.frame_net,
+        cost_feat=getattr(encoder.depth_net, 'cost_convs', None),
+        encoder=encoder.voxel_encoder,
+        encoder_neck=encoder.voxel_neck,
+        final_conv=model.occ_head.final_conv,
+    )
+    seen, handles = watch({name: module for name, module in watched.items() if module is not None})
+    lifted = []
+    match, lift = encoder.match, encoder.lift
+    encoder.match = lambda *args: lifted.append(('cost_volume', match(*args))) or lifted[-1][1]
+    encoder.lift = lambda *args: lifted.append(('lift', args)) or lift(*args)
+    try:
+        with torch.no_grad():
+            scene = model.encode(batch)
+            prediction = model.occ_head(scene)
+    finally:
+        del encoder.match, encoder.lift
+        for handle in handles:
+            handle.remove()
+    seen['match'] = [value for name, value in lifted if name == 'cost_volume']
+    seen['lift'] = [value for name, value in lifted if name == 'lift']
+    return dict(seen, prediction=prediction)
+
+
+def assert_close(ours, theirs, atol=ATOL):
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs, atol=atol, rtol=0)
+
+
+def frames_of(case):
+    """Taps of the lifted frames, oldest first."""
+    found = sorted((name for name in case['taps'] if name.startswith('frame')), reverse=True)
+    return [case['taps'][name] for name in found] or [case['taps']]
+
+
+def test_image_features(taps, case):
+    theirs = case['taps']
+    if 'backbone_key' in theirs:
+        for ours, other in zip(taps['backbone'][-1], theirs['backbone_key'], strict=True):
+            assert_close(ours, other)
+    assert_close(taps['neck'][-1][0], theirs['neck_key' if 'neck_key' in theirs else 'neck'])
+
+
+@torch.no_grad()
+def test_the_first_stage_runs_alone(model, batch, case):
+    if 'stereo_feat_ref' not in case['taps']:
+        assert not model.view_encoder.stereo
+        return
+    oldest = batch.at(1 - model.view_encoder.num_read)
+    assert_close(model.img_backbone.first_stage(oldest.images.flatten(0, 1)), case['taps']['stereo_feat_ref'])
+
+
+def test_depth_and_context_of_every_frame(taps, case, model):
+    frames = frames_of(case)
+    assert len(taps['depth_net']) == len(frames) == model.view_encoder.num_frames
+    for (logits, context), theirs in zip(taps['depth_net'], frames, strict=True):
+        assert_close(logits.softmax(1), theirs['depth'])
+        assert_close(context, theirs['context'])
+
+
+def test_stereo(taps, case):
+    compared = 0
+    for ours, cost, theirs in zip(taps.get('cost_feat', ()), taps['match'], frames_of(case)):
+        assert_close(ours, theirs['cost_feat'])
+        if 'cost_volume' in theirs:
+            assert_close(cost, theirs['cost_volume'])
+            compared += 1
+    assert compared == ('curr2adjsensor' in case['taps'])
+
+
+def test_volumes(taps, case, model):
+    frames = frames_of(case)
+    encoder = model.view_encoder
+    for (feats, vector, projection, size, *cost), theirs in zip(taps['lift'], frames, strict=True):
+        frame_net, encoder.frame_net = encoder.frame_net, None
+        try:
+            with torch.no_grad():
+                pooled, _ = encoder.lift(feats, vector, projection, size, *cost)
+        finally:
+            encoder.frame_net = frame_net
+        assert_close(pooled, theirs['voxel_pooled'])
+    for ours, theirs in zip(taps.get('frame_net', ()), frames):
+        assert_close(ours[-1], theirs['voxel_pre'])
+    for ours, theirs in zip(taps['encoder'][0], case['taps'].get('encoder', ())):
+        assert_close(ours, theirs)
+    assert_close(taps['encoder_neck'][0], case['taps']['encoder_neck'])
+    assert_close(taps['final_conv'][0], case['taps']['final_conv'])
+
+
+def test_camera_vector(batch, case):
+    vector = camera_vector(batch.at(0).cameras, batch.scene)
+    compared = [theirs['mlp_input'] for theirs in frames_of(case) if 'mlp_input' in theirs]
+    for theirs in compared:
+        assert_close(vector, theirs, atol=1e-5)
+    assert len(compared) == (len(frames_of(case)) if 'sensor2keyego' in case['taps'] and 'encoder' in case['taps'] else 0)
+
+
+def test_points_from_the_projection(taps, case, model):
+    encoder = model.view_encoder
+    for (feats, _, projection, size, *_), theirs in zip(taps['lift'], frames_of(case), strict=True):
+        u, v = frustum_pixels(size, feats.shape[:-3:-1], reference=True)
+        points = lift_points(projection, u, v, encoder.depth_bins.points(reference=True))
+        assert_close(points, theirs['points_ego'], atol=1e-5)
+
+
+def test_warp_from_the_projections(batch, case, model):
+    theirs = frames_of(case)[-1].get('stereo_grid')
+    if theirs is None:
+        assert not model.view_encoder.stereo
+        return
+    now, before = (batch.at(frame).cameras.ref2img.flatten(0, 1) for frame in (0, -1))
+    cells = theirs.shape[2], frames_of(case)[-1]['cost_volume'].shape[2]
+    u, v = frustum_pixels(batch.input_wh, cells, reference=True)
+    warp = before @ torch.linalg.inv(now)
+    pixels, front = warp_cells(warp, u, v, model.view_encoder.depth_bins.points(reference=True))
+    grid = normalise_positions(pixels, front, batch.input_wh, reference=True).flatten(1, 2)
+    near = theirs.abs().amax(-1) < 3
+    assert near.float().mean() > 0.5
+    assert_close(grid[near], theirs[near], atol=1e-5)
+    assert torch.equal(~front.flatten(1, 2) & near, (theirs == -2).all(-1))
+
+
+def test_logits(model, taps, case):
+    prediction = taps['prediction']
+    assert_close(prediction.logits[-1].movedim(1, -1), case['outputs']['logits'])
+    assert torch.equal(prediction.logits[-1].argmax(1), case['outputs']['labels'].long())
+    # the features for the aggregator are those in front of the predictor
+    logits = model.occ_head.predictor(prediction.voxel_feats.movedim(1, -1))
+    assert_close(logits, case['outputs']['logits'])
+
+
+def test_block_bins(batch, case, model):
+    if 'depth_bin' not in case['targets']:
+        assert case['config']['cls'].startswith('BEVDet ')
+        return
+    stride = case['model']['img_view_transformer']['downsample']
+    bins = block_bins(batch.at(0).depths, stride, model.view_encoder.depth_bins)
+    assert torch.equal(bins.flatten(0, 1), case['targets']['depth_bin'].long())
