@@ -23,6 +23,7 @@ ALLOWED = {
     'projects.gaussrender.cameras': (STRUCTURES,),
     'projects.gaussrender.aggregator': (STRUCTURES, 'projects.gaussrender', *MM),
     'projects.gaussrender.image_metric': (STRUCTURES, FUNCTIONAL, 'projects.gaussrender', *MM),
+    'projects.rendering': (STRUCTURES, FUNCTIONAL, 'gaussian_rasterization'),
     'projects.occ.atomic_write': (),
     **{f'projects.occ.{part}': (*LOW[:2], 'projects.occ.atomic_write', *MM) for part in OCC_PARTS},
     'projects.occ.apis': (
@@ -33,6 +34,7 @@ ALLOWED = {
         *MM,
     ),
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
+    'projects.gaussianocc': (*LOW, 'projects.occ.models', 'projects.rendering.pose_vectors', *MM),
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
     'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
     'projects.example_model.voxel_network': (STRUCTURES,),

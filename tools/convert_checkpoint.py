@@ -5,10 +5,12 @@ Usage:
     python tools/convert_checkpoint.py tpvformer ours.pth official.pth --reverse
     python tools/convert_checkpoint.py surroundocc surroundocc.pth ours.pth
     python tools/convert_checkpoint.py symphonies symphonies.ckpt ours.pth
+    python tools/convert_checkpoint.py gaussianocc nusc-sem-gs/ ours.pth     (a folder with one file per network)
 
 A family takes part by offering ``projects/<family>/checkpoint.py`` with four functions:
 ``identify(keys)``, ``to_project(keys)``, ``to_official(state_dict, source, dropped)`` and ``adapt(key, given, own)``;
-and ``SOURCES``, which describes the code bases that it knows. Nothing is computed: every weight keeps its bits.
+and ``SOURCES``, which describes the code bases that it knows. Where the authors publish folders, ``FOLDER`` names the files
+without their ending, which becomes the first part of every name. Nothing is computed: every weight keeps its bits.
 """
 
 import argparse
@@ -50,8 +52,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('family', choices=families(), help='model family of the checkpoint')
-    parser.add_argument('input', help='checkpoint to read')
-    parser.add_argument('output', help='checkpoint to write')
+    parser.add_argument('input', help='checkpoint to read, a file or a published folder')
+    parser.add_argument('output', help='checkpoint to write, a folder where the authors publish folders')
     parser.add_argument('--reverse', action='store_true', help='from our names to the official ones')
     parser.add_argument('--config', help='compare every name and shape with the model of this config')
     parser.add_argument('--no-strict', action='store_true', help='write what fits even if something is missing or left over')
@@ -60,18 +62,58 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_weights(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict and ``meta`` of a checkpoint file.
+def read_weights(path: str, rules: ModuleType) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and ``meta`` of a checkpoint file, or the weights of a published folder.
 
     Raises:
-        CheckpointError: If the file holds no weights.
+        CheckpointError: If the file or folder holds no weights.
     """
+    if os.path.isdir(path):
+        return read_folder(path, getattr(rules, 'FOLDER', ())), {}
     content = load_from_local(path, map_location='cpu')
     weights = content.get('state_dict', content) if isinstance(content, Mapping) else None
     if not weights or not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f'{path!r} holds no weights: expected a dict of tensors, or one under the key "state_dict"')
     meta = content.get('meta') if weights is not content else None
     return dict(weights), meta if isinstance(meta, dict) else {}
+
+
+def read_folder(path: str, names: Sequence[str]) -> dict[str, Tensor]:
+    """Weights of a folder with one file per network; a plain number among them becomes a tensor.
+
+    Args:
+        path: The folder.
+        names: Files that may be there, without ``.pth``; the first part of the names of their entries.
+
+    Raises:
+        CheckpointError: If none of the files is there, or one holds no weights.
+    """
+    files = {name: os.path.join(path, f'{name}.pth') for name in names}
+    files = {name: file for name, file in files.items() if os.path.isfile(file)}
+    if not files:
+        expected = ', '.join(f'{name}.pth' for name in names)
+        raise CheckpointError(
+            f'{path!r} is a folder with none of the files {expected}'
+            if expected
+            else f'{path!r} is a folder; weights of this family come as one file'
+        )
+    weights = {}
+    for name, file in files.items():
+        content = load_from_local(file, map_location='cpu')
+        if not isinstance(content, Mapping) or not all(isinstance(value, Tensor | int) for value in content.values()):
+            raise CheckpointError(f'{file!r} holds no weights: expected a dict of tensors')
+        weights.update({f'{name}.{key}': torch.as_tensor(value) for key, value in content.items()})
+    return weights
+
+
+def write_folder(path: str, weights: Mapping[str, Tensor], names: Sequence[str], numbers: Sequence[str]) -> None:
+    """Writes one file per network, the opposite of :func:`read_folder`; ``numbers`` are entries that are no tensors there."""
+    os.makedirs(path, exist_ok=True)
+    for name in names:
+        part = {key: value for key, value in weights.items() if key.startswith(f'{name}.')}
+        content = {key[len(name) + 1 :]: int(value) if key in numbers else value for key, value in part.items()}
+        if content:
+            write_atomically(os.path.join(path, f'{name}.pth'), lambda file, content=content: torch.save(content, file))
 
 
 def other_family(keys: list[str], family: str) -> str:
@@ -106,7 +148,8 @@ def compare_with_model(
 ) -> tuple[KeyReport, dict[str, Tensor]]:
     """Compares weights in our names with a model; weights of an image network with that part of the model only.
 
-    A family that takes less than backbone and neck from an image network says so by ``IMAGE_PARTS``.
+    A family that takes less than backbone and neck from an image network says so by ``IMAGE_PARTS``; ``PARTS`` names the parts
+    that another source fills.
 
     Returns:
         The report, and entries of another shape as they have to be for this model.
@@ -115,6 +158,8 @@ def compare_with_model(
     weights, model = sides  # without the progress of a training, which is no weight
     if source == 'image_network':
         parts = getattr(rules, 'IMAGE_PARTS', ('img_backbone.', 'img_neck.'))
+        model = {key: value for key, value in model.items() if key.startswith(parts)}
+    elif parts := getattr(rules, 'PARTS', {}).get(source):
         model = {key: value for key, value in model.items() if key.startswith(parts)}
     both_have_guest = all(any(key.startswith(GUEST) for key in side) for side in sides)
     report = compare_keys(weights, model, interchangeable=() if both_have_guest else (GUEST,))
@@ -154,7 +199,7 @@ def to_ours(args: argparse.Namespace, rules: ModuleType) -> Conversion:
     Raises:
         CheckpointError: If the file belongs to another model, has our names already, or holds a weight twice.
     """
-    weights, _ = read_weights(args.input)
+    weights, _ = read_weights(args.input, rules)
     try:
         source, renamed, unknown = rules.to_project(list(weights))
     except ValueError as error:
@@ -177,7 +222,7 @@ def to_ours(args: argparse.Namespace, rules: ModuleType) -> Conversion:
     record = dict(
         family=args.family,
         source=source,
-        file=os.path.basename(args.input),
+        file=os.path.basename(os.path.normpath(args.input)),
         dropped={old: weights[old] for old, new in renamed.items() if new is None or new in adapted},
     )
     return Conversion(weights, source, renamed, unknown, dict(state_dict=converted, meta={RECORD: record}), report, adapted)
@@ -189,7 +234,7 @@ def to_theirs(args: argparse.Namespace, rules: ModuleType) -> Conversion:
     Raises:
         CheckpointError: If the file does not have our names.
     """
-    weights, meta = read_weights(args.input)
+    weights, meta = read_weights(args.input, rules)
     record = meta.get(RECORD, {})
     source = record.get('source', 'project')
     if source != 'image_network' and rules.identify(list(weights)) != 'project':
@@ -252,7 +297,11 @@ def convert(args: argparse.Namespace) -> None:
     if (unknown or (report is not None and not report.exact)) and not args.no_strict:
         details = f'{len(unknown)} unknown keys, the first is {unknown[0]!r}' if unknown else report.describe()
         raise CheckpointError(f'nothing was written, because not every key fits: {details}; --no-strict writes what fits')
-    write_atomically(args.output, lambda file: torch.save(conversion.checkpoint, file))
+    folder = getattr(rules, 'FOLDER', ()) if args.reverse else ()
+    if folder:
+        write_folder(args.output, conversion.checkpoint['state_dict'], folder, rules.NUMBERS)
+    else:
+        write_atomically(args.output, lambda file: torch.save(conversion.checkpoint, file))
     print(f'wrote {args.output} with {len(conversion.checkpoint["state_dict"])} entries')
 
 

@@ -4,6 +4,7 @@ All need torch and numpy only but ``OccDataSample``, which needs mmengine and is
 """
 
 from .cameras import Cameras
+from .contracted_grid import ContractedGrid
 from .occ_batch import OccBatch
 from .occ_field import OccField, free_background
 from .occ_prediction import OccPrediction
@@ -13,6 +14,7 @@ from .voxel_projection import VoxelProjection, frustum_indices, network_intrinsi
 
 __all__ = [
     'Cameras',
+    'ContractedGrid',
     'OccBatch',
     'OccDataSample',
     'OccField',

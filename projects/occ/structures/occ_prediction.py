@@ -17,6 +17,8 @@ class OccPrediction:
         depth_logits: (B, V, D, h, w), distribution over depth bins of hosts that lift images by depth, before the softmax, or
             None.
         depth_bins: (nearest edge, farthest edge, width) of these bins, metres, or None.
+        contracted_logits: Class logits (B, C, X', Y', Z') at the vertices of a ``ContractedGrid``, for heads that predict
+            beyond the grid, or None.
     """
 
     logits: list[Tensor]
@@ -24,3 +26,4 @@ class OccPrediction:
     density: Tensor | None = None
     depth_logits: Tensor | None = None
     depth_bins: tuple[float, float, float] | None = None
+    contracted_logits: Tensor | None = None

@@ -1,0 +1,8 @@
+"""GaussianOcc: occupancy from images alone, on a grid that reaches to the horizon."""
+
+from .average_lift import AverageLiftViewEncoder
+from .gaussianocc_neck import GaussianOccNeck
+from .hourglass_head import HourglassOccHead
+from .pose_network import PoseNetwork
+
+__all__ = ['AverageLiftViewEncoder', 'GaussianOccNeck', 'HourglassOccHead', 'PoseNetwork']

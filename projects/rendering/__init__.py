@@ -1,0 +1,1 @@
+"""What every rendered supervision shares: no method, no model."""
