@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: where the parity cases and the real samples lie, quiet logging, small thread counts."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from mmengine.registry import DefaultScope, init_default_scope
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
+# helper modules of the tests, and the modules of tools/ that are imported by name
+sys.path[:0] = [str(REPO_ROOT), str(REPO_ROOT / 'tests' / 'fixtures')]
 
 
 def _existing(path: Path, what: str, variable: str) -> Path:

@@ -13,6 +13,11 @@ LOW = (STRUCTURES, FUNCTIONAL, 'projects.gaussrender.gaussians', 'projects.gauss
 OCC_PARTS = ('datasets', 'models', 'evaluation', 'visualization', 'engine')
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d')
 
+# what generated streets take from the preparation of data: the writers of file formats, and rays through voxels
+FORMAT_WRITERS = tuple(
+    f'projects.preparation.{name}' for name in ('info_writer', 'label_files', 'lidarseg', 'nuscenes_tables', 'voxel_rays')
+)
+
 # The longest matching prefix rules; third parties other than the mm* packages and gaussian_rasterization are free.
 ALLOWED = {
     'gaussian_rasterization': (),
@@ -35,10 +40,57 @@ ALLOWED = {
     ),
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
     'projects.gaussianocc': (*LOW, 'projects.occ.models', 'projects.rendering.pose_vectors', *MM),
+    'projects.preparation': (*LOW[:2], 'projects.occ.atomic_write', 'projects.occ.datasets', 'mmengine'),
+    'projects.streets': (STRUCTURES, 'projects.occ.atomic_write', 'projects.occ.datasets', *FORMAT_WRITERS),
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
     'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
     'projects.example_model.voxel_network': (STRUCTURES,),
     'projects.example_model.bare_loop': (STRUCTURES, 'projects.example_model.voxel_network', 'projects.gaussrender'),
+}
+
+# Inside a package, low to high: a module imports from its own level and from lower ones. What is not named is on the empty
+# level, or on the lowest where there is none.
+LEVELS = {
+    'projects.occ': (
+        ('atomic_write', 'structures'),
+        ('evaluation.functional',),
+        ('datasets', 'models', 'evaluation', 'visualization', 'engine'),
+        ('apis',),
+    ),
+    'projects.occ.datasets': (
+        (),
+        ('transforms',),
+        ('frame_dataset',),
+        ('nuscenes_occ_dataset', 'sscbench_kitti360_dataset'),
+        ('occ3d_nuscenes_dataset', 'surroundocc_nuscenes_dataset'),
+    ),
+    'projects.occ.engine': ((), ('hooks',)),
+    'projects.occ.evaluation': (('functional',), ('presets', 'ray_origin_files'), ('occupancy_metric', 'ray_iou_metric')),
+    'projects.occ.models': (('layers', 'weight_names'), (), ('occ_segmentor',)),
+    'projects.occ.visualization': (
+        (),
+        ('figures', 'scene_html'),
+        ('dataset_page', 'occ_visualizer', 'ray_maps', 'scene_videos'),
+        ('visualization_hook',),
+    ),
+    'projects.preparation': (
+        ('findings', 'parallel', 'lidarseg', 'voxel_rays', 'info_writer', 'label_files'),
+        ('check_files', 'label_making', 'nuscenes_tables', 'raw_label_conversion'),
+        ('label_aggregation', 'nuscenes', 'kitti360', 'info_conversion'),
+        ('label_sources', 'check_nuscenes', 'check_kitti360'),
+        ('label_preparation', 'check_synthetic'),
+    ),
+    'projects.streets': (
+        ('config', 'geometry'),
+        ('materials', 'scene'),
+        ('class_maps', 'objects', 'ray_cast', 'street'),
+        ('placement', 'shading'),
+        ('world',),
+        ('labels', 'sensors'),
+        ('frame',),
+        ('kitti360_writer', 'nuscenes_table_writer', 'preview', 'writer'),
+        ('generate',),
+    ),
 }
 
 
@@ -80,6 +132,49 @@ def violations(module: str, found: set[str]) -> list[str]:
     )
 
 
+def level_of(module: str, package: str) -> int | None:
+    """Level of a module inside a package; None for the package itself and for what lies outside."""
+    if not module.startswith(package + '.'):
+        return None
+    name, levels = module.removeprefix(package + '.'), LEVELS[package]
+    found = [(len(part), i) for i, level in enumerate(levels) for part in level if below(name, part)]
+    return max(found)[1] if found else levels.index(()) if () in levels else 0
+
+
+def upward(module: str, names: set[str], modules: set[str]) -> list[str]:
+    """The imports that go from a lower level of a package to a higher one."""
+    targets = {max((m for m in modules if below(name, m)), key=len) for name in names if below(name, 'projects')}
+    found = set()
+    for package in LEVELS:
+        own = level_of(module, package)
+        for target in targets if own is not None else ():
+            other = level_of(target, package)
+            # a package itself re-exports its highest level
+            if target == package or (other is not None and other > own):
+                found.add(target)
+    return sorted(found)
+
+
+def test_inside_a_package_imports_go_down():
+    modules = {name for name, _ in sources()}
+    # __init__ modules only re-export
+    files = [(module, path) for module, path in sources() if path.name != '__init__.py']
+    broken = {module: bad for module, path in files if (bad := upward(module, imports(module, path), modules))}
+    assert not broken, f'these modules import from a higher level of their package: {broken}'
+
+
+def test_no_module_imports_itself_by_a_detour():
+    modules = {name for name, _ in sources()}
+    graph = {
+        module: {max((m for m in modules if below(name, m)), key=len, default=module) for name in imports(module, path)}
+        for module, path in sources()
+    }
+    graph = {module: targets - {module} for module, targets in graph.items()}
+    while free := {module for module, targets in graph.items() if not targets & graph.keys()}:
+        graph = {module: targets for module, targets in graph.items() if module not in free}
+    assert not graph, f'these modules import each other in a circle: {sorted(graph)}'
+
+
 def test_every_module_respects_its_layer():
     broken = {}
     for module, path in sources():
@@ -105,10 +200,31 @@ def test_every_module_respects_its_layer():
         ('projects.occ.evaluation.ray_iou_metric', 'projects.occ.datasets.Occ3DNuScenesDataset'),
         ('projects.gaussrender.gaussians', 'projects.gaussrender.renderer'),
         ('gaussian_rasterization.reference', 'mmcv.ops'),
+        ('projects.occ.datasets.frame_dataset', 'projects.preparation.parallel'),
+        ('projects.preparation.check_synthetic', 'projects.streets.generate'),
+        ('projects.streets.writer', 'projects.preparation.nuscenes'),
+        ('projects.tpvformer.checkpoint', 'projects.preparation.findings'),
+        ('projects.occ.engine.metrics_file', 'tools.dev.benchmark_report'),
     ],
 )
 def test_the_rules_bite(module, name):
     assert violations(module, {name}) == [name]
+
+
+@pytest.mark.parametrize(
+    'module, target',
+    [
+        ('projects.occ.datasets.transforms.label_loading', 'projects.occ.datasets.nuscenes_occ_dataset'),
+        ('projects.occ.datasets.info_formats', 'projects.occ.datasets.transforms'),
+        ('projects.occ.datasets.transforms.depth', 'projects.occ.datasets'),
+        ('projects.occ.evaluation.functional.confusion', 'projects.occ.evaluation.presets'),
+        ('projects.preparation.parallel', 'projects.preparation.nuscenes'),
+        ('projects.streets.sensors', 'projects.streets.frame'),
+    ],
+)
+def test_the_levels_bite(module, target):
+    modules = {name for name, _ in sources()}
+    assert {module, target} <= modules and upward(module, {f'{target}.thing'}, modules) == [target]
 
 
 def test_relative_imports_are_resolved(tmp_path):

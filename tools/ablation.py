@@ -27,7 +27,7 @@ from mmengine.config import Config  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from projects.occ.atomic_write import write_atomically  # noqa: E402
-from projects.occ.engine.benchmark_report import (  # noqa: E402
+from tools.dev.benchmark_report import (  # noqa: E402
     describe_machine,
     markdown_table,
     replace_section,

@@ -63,12 +63,12 @@ def _add_synthetic(commands) -> None:
 
 def _run_synthetic(args: argparse.Namespace) -> int:
     if args.check:
-        from projects.occ.datasets.preparation.check_synthetic import check_synthetic
+        from projects.preparation.check_synthetic import check_synthetic
 
         return _report(check_synthetic(args.out, args.workers), args.report)
     from dataclasses import replace
 
-    from projects.occ.datasets.synthetic import NUSCENES_FORMATS, build_config, generate
+    from projects.streets import NUSCENES_FORMATS, build_config, generate
 
     config = build_config(
         formats=NUSCENES_FORMATS if args.format == 'both' else (args.format,),
@@ -96,7 +96,7 @@ def _run_synthetic(args: argparse.Namespace) -> int:
 
 def _write_raw_tables(root: Path, image_size: tuple[int, int]) -> None:
     from projects.occ.datasets.info_formats import read_info_file
-    from projects.occ.datasets.preparation.nuscenes_table_writer import write_nuscenes_tables
+    from projects.streets.nuscenes_table_writer import write_nuscenes_tables
 
     files = {split: root / f'occ_infos_{split}.pkl' for split in ('train', 'val')}
     contents = {split: read_info_file(str(path), with_boxes=True) for split, path in files.items() if _has_frames(path)}
@@ -151,11 +151,11 @@ def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
 
 
 def _run_nuscenes(args: argparse.Namespace) -> int:
-    from projects.occ.datasets.preparation.nuscenes import origin_frames, prepare_nuscenes
+    from projects.preparation.nuscenes import origin_frames, prepare_nuscenes
 
     grid = _label_grid(args.benchmark, args.data_root)
     if args.check:
-        from projects.occ.datasets.preparation.check_nuscenes import check_nuscenes
+        from projects.preparation.check_nuscenes import check_nuscenes
 
         findings = check_nuscenes(args.benchmark, args.data_root, grid, args.nuscenes, args.labels, args.ann_file, args.workers)
         return _report(findings, args.report)
@@ -179,8 +179,8 @@ def _label_grid(benchmark: str, data_root: Path):
     """The benchmark's grid from its base config; generated data say which one they have."""
     from mmengine.config import Config
 
-    from projects.occ.datasets.preparation.check_synthetic import read_marker
     from projects.occ.structures import VoxelGrid
+    from projects.preparation.check_synthetic import read_marker
 
     marker = read_marker(data_root)
     if marker is not None and benchmark in marker['config']['grids']:
@@ -190,7 +190,7 @@ def _label_grid(benchmark: str, data_root: Path):
 
 
 def _report(findings: list, path: Path | None) -> int:
-    from projects.occ.datasets.preparation.findings import print_findings, write_findings
+    from projects.preparation.findings import print_findings, write_findings
 
     print_findings(findings)
     if path is not None:
@@ -227,16 +227,16 @@ def _add_kitti360(commands) -> None:
 
 
 def _run_kitti360(args: argparse.Namespace) -> int:
-    from projects.occ.datasets.preparation.check_synthetic import read_marker
+    from projects.preparation.check_synthetic import read_marker
 
     grid = _label_grid('sscbench-kitti360', args.data_root)
     complete = read_marker(args.data_root) is None
     if args.check:
-        from projects.occ.datasets.preparation.check_kitti360 import check_kitti360
+        from projects.preparation.check_kitti360 import check_kitti360
 
         findings = check_kitti360(args.data_root, grid, args.splits, complete, args.workers, args.depth)
         return _report(findings, args.report)
-    from projects.occ.datasets.preparation.kitti360 import prepare_kitti360
+    from projects.preparation.kitti360 import prepare_kitti360
 
     for line in prepare_kitti360(
         args.data_root,
@@ -267,7 +267,7 @@ def _add_convert(commands) -> None:
 
 
 def _run_convert(args: argparse.Namespace) -> int:
-    from projects.occ.datasets.preparation.info_conversion import convert_infos
+    from projects.preparation.info_conversion import convert_infos
 
     result = convert_infos(args.source, args.target, args.version, args.gts)
     print(f'{args.target}: {result.frames} frames of {result.scenes or "unknown"} scenes from the {result.format} format')
@@ -307,9 +307,9 @@ def _add_make_labels(commands) -> None:
 def _run_make_labels(args: argparse.Namespace) -> int:
     from mmengine.config import Config
 
-    from projects.occ.datasets.preparation.label_preparation import make_labels
-    from projects.occ.datasets.preparation.label_sources import scene_from_folder, scenes_from_infos
     from projects.occ.structures import VoxelGrid
+    from projects.preparation.label_preparation import make_labels
+    from projects.preparation.label_sources import scene_from_folder, scenes_from_infos
 
     use_classes = not args.ignore_point_classes
     if args.frames is not None:

@@ -4,7 +4,7 @@ calibration and labels go through loading, projection, rendering and training.
 It learns the two frames by heart and measures nothing else. In 200 iterations (4 s each on two busy cores) the loss fell from
 34.5 to 2.9: voxel cross-entropy 30.1 to 1.5, class images 1.0 to 0.2, depth images 0.8 to 0.2; mIoU on the same frames 0.36.
 
-Data: python tools/real_frame.py      (labels made from LiDAR and boxes, not those of a benchmark; docs/datasets.md)
+Data: python tools/dev/real_frame.py      (labels made from LiDAR and boxes, not those of a benchmark; docs/datasets.md)
 """
 
 _base_ = ['./tpvformer_tiny_synthetic-occ3d_gaussrender.py']

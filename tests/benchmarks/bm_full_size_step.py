@@ -17,7 +17,7 @@ import yaml
 from measured_step import ROOT, measure, parse_options
 from tqdm import tqdm
 
-from projects.occ.engine.benchmark_report import describe_machine, markdown_table, replace_section, write_report
+from tools.dev.benchmark_report import describe_machine, markdown_table, replace_section, write_report
 
 # what tells two rows apart
 KEYS = ('config', 'options', 'device', 'gpu', 'batch_size', 'amp', 'checkpointing', 'threads')

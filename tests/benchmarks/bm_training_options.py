@@ -15,7 +15,7 @@ from measured_step import ROOT, measure
 from mmengine.config import Config
 from tqdm import tqdm
 
-from projects.occ.engine.benchmark_report import describe_machine, markdown_table, replace_section, write_report
+from tools.dev.benchmark_report import describe_machine, markdown_table, replace_section, write_report
 
 CONFIGS = [
     'configs/debug/tpvformer_tiny_synthetic-occ3d_gaussrender.py',

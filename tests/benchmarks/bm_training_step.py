@@ -27,7 +27,7 @@ from mmengine.registry import MODELS, init_default_scope  # noqa: E402
 from mmengine.runner import Runner, set_random_seed  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from projects.occ.engine.benchmark_report import describe_machine, write_report  # noqa: E402
+from tools.dev.benchmark_report import describe_machine, write_report  # noqa: E402
 
 CONFIG = 'configs/debug/tpvformer_tiny_synthetic-occ3d_gaussrender.py'
 GENERATE = 'synthetic --format occ3d --preset tiny --image-size 200x112 --seed 0 --scenes-train 1 --scenes-val 1 --frames 4'

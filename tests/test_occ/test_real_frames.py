@@ -10,14 +10,14 @@ from mmengine.config import Config
 
 from projects.occ.datasets import Occ3DNuScenesDataset, SurroundOccNuScenesDataset
 from projects.occ.datasets.info_formats import read_info_file
-from projects.occ.datasets.label_making import in_box
 from projects.occ.structures import VoxelGrid
+from projects.preparation.label_making import in_box
 
 CAR, TRUCK, PEDESTRIAN, ROAD = 4, 10, 7, 11
 
 
 def load_tool(repo_root, name):
-    spec = importlib.util.spec_from_file_location(f'{name}_tool', repo_root / 'tools' / f'{name}.py')
+    spec = importlib.util.spec_from_file_location(f'{name}_tool', repo_root / 'tools' / 'dev' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

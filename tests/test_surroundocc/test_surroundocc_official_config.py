@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from surroundocc_official_config import model_config_from_official
 
 from projects.surroundocc.checkpoint import to_official, to_project_state_dict
-from projects.surroundocc.official_config import model_config_from_official
 
 DIMS = [16, 32]
 TEMPLATE = 'pts_bbox_head__transformer_template__encoder__transformerlayers'

@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
+from surroundocc_official_config import model_config_from_official
 
 from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
 from projects.occ.models.layers import project_points
 from projects.surroundocc.checkpoint import to_project_state_dict
-from projects.surroundocc.official_config import model_config_from_official
 from projects.surroundocc.volumes import to_queries
 
 ATOL = 1e-4

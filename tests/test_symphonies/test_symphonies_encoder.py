@@ -3,10 +3,10 @@
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from symphonies_official_config import model_config_from_official
 from tiny_symphonies import build_model, build_samples, official_config
 
 from projects.symphonies import SymphoniesViewEncoder
-from projects.symphonies.official_config import model_config_from_official
 
 
 def parts_of(inputs, samples, index):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from symphonies_official_config import model_config_from_official
 from tiny_symphonies import build_model, build_samples, official_config
 
 from projects.symphonies.checkpoint import to_official, to_project_state_dict
-from projects.symphonies.official_config import model_config_from_official
 
 
 def test_everything_reaches_the_model():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
+from symphonies_official_config import model_config_from_official
 
 from projects.occ.models.voxel_views import project_grid, sample_frustum_index
 from projects.occ.structures import OccDataSample
 from projects.symphonies.checkpoint import to_project, to_project_state_dict
-from projects.symphonies.official_config import model_config_from_official
 from projects.symphonies.scene_geometry import plane_reference
 
 LOSS_RTOL, GRAD_RTOL = 1e-5, 1e-3

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from mmdet3d.registry import MODELS
+from symphonies_official_config import model_config_from_official
 
 from projects.occ.structures import OccDataSample
-from projects.symphonies.official_config import model_config_from_official
 
 IMAGE_WH = (64, 40)
 CLASSES = 5

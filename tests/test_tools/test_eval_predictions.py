@@ -15,12 +15,12 @@ from mmengine.evaluator import Evaluator
 
 import projects.gaussrender.image_metric  # noqa: F401
 from projects.occ.datasets.kitti360_labels import RAW_IDS
-from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
-from projects.occ.datasets.synthetic import build_config, generate
 from projects.occ.engine.hooks import PredictionWriterHook
 from projects.occ.evaluation.presets import get_preset
 from projects.occ.evaluation.ray_origin_files import write_ray_origins
 from projects.occ.structures import OccDataSample, VoxelGrid
+from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
+from projects.streets import build_config, generate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test_occ' / 'test_engine'))
 

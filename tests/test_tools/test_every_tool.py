@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+DEV_SCRIPTS = ('compare_class_maps', 'real_frame', 'real_kitti360_frame')
 HELP = """
 import contextlib, io, json, runpy, sys
 root, found = sys.argv[1], {}
@@ -29,7 +30,7 @@ print(json.dumps(found))
 
 
 def test_help_of_every_script_from_another_folder(tmp_path):
-    scripts = sorted(map(str, TOOLS.glob('*.py')))
+    scripts = sorted(map(str, TOOLS.glob('*.py'))) + [str(TOOLS / 'dev' / f'{name}.py') for name in DEV_SCRIPTS]
     assert len(scripts) >= 14
     run = subprocess.run(
         [sys.executable, '-c', HELP, str(TOOLS.parent), *scripts],
@@ -59,7 +60,7 @@ RUN_BY = {
     'eval_predictions': 'test_tools/test_eval_predictions.py',
     'infer': 'test_occ/test_apis/test_occ_inferencer.py',
     'real_frame': 'test_occ/test_real_frames.py',
-    'real_kitti360_frame': 'test_tools/test_real_kitti360_frame.py',
+    'real_kitti360_frame': 'test_tools/test_dev/test_real_kitti360_frame.py',
     'test': 'test_tools/test_test.py',
     'train': 'test_tools/test_train.py',
     'visualize': 'test_tools/test_visualize.py',
@@ -67,7 +68,7 @@ RUN_BY = {
 
 
 def test_every_script_is_run_by_a_test():
-    assert set(RUN_BY) == {path.stem for path in TOOLS.glob('*.py')}
+    assert set(RUN_BY) == {path.stem for path in TOOLS.glob('*.py')} | set(DEV_SCRIPTS)
     for tool, file in RUN_BY.items():
         assert re.search(rf'\b{tool}\b', (TOOLS.parent / 'tests' / file).read_text()), (tool, file)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
+from tpvformer_official_config import model_config_from_official
 
 from projects.occ.structures import OccDataSample
 from projects.tpvformer.checkpoint import to_project_state_dict
-from projects.tpvformer.official_config import model_config_from_official
 
 CASES = ('r18_nodcn', 'r50_dcn')
 ATOL = 1e-4

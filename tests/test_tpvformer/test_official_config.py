@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from tpvformer_official_config import model_config_from_official
 
 from projects.tpvformer.checkpoint import to_official, to_project_state_dict
-from projects.tpvformer.official_config import model_config_from_official
 
 
 def official_config(**changes):

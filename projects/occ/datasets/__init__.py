@@ -1,6 +1,5 @@
 """Data sets and pipeline steps of the occupancy task."""
 
-from .kitti360_labels import LoadSSCBenchLabels
 from .nuscenes_occ_dataset import NuScenesOccDataset
 from .occ3d_nuscenes_dataset import Occ3DNuScenesDataset
 from .sscbench_kitti360_dataset import SSCBenchKITTI360Dataset
@@ -10,6 +9,7 @@ from .transforms import (
     LoadDepthMaps,
     LoadMultiViewImages,
     LoadOccLabels,
+    LoadSSCBenchLabels,
     LoadVoxelProjections,
     MultiViewPhotoMetricDistortion,
     PackOccInputs,

@@ -10,7 +10,7 @@ import numpy as np
 from projects.occ.structures import VoxelGrid
 
 from .kitti360_labels import SSCBENCH_SHAPE, map_raw_labels
-from .transforms.loading import _sparse_labels
+from .label_formats import sparse_labels
 
 LABEL_KEYS = ('semantics',)
 PREDICTION_KEYS = ('pred', 'arr_0')
@@ -72,7 +72,7 @@ def read_label_volume(path: str | os.PathLike, grids: Mapping[str, VoxelGrid]) -
         )
     name, grid = next(iter(candidates.items()))
     if values.ndim == 2:
-        labels = _sparse_labels(values, grid, f"label file '{path}'")
+        labels = sparse_labels(values, grid, f"label file '{path}'")
     else:
         grid.check_labels(values, f"label file '{path}' read with the grid {name!r}")
         labels = values.astype(np.uint8)

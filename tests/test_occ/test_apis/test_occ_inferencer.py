@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from projects.occ.apis import OccInferencer
-from projects.occ.datasets.synthetic import build_config, generate
 from projects.occ.engine.errors import CheckpointError
+from projects.streets import build_config, generate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test_engine'))
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from projects.occ.datasets.info_formats import parse_infos, read_info_file, sensor_path
-from projects.occ.datasets.info_writer import write_info_file
-from projects.occ.datasets.preparation.info_conversion import convert_infos
 from projects.occ.structures.frame_record import geometry_problems, rigid
+from projects.preparation.info_conversion import convert_infos
+from projects.preparation.info_writer import write_info_file
 
 STYLE_NAMES = ['bevdet', 'sparseocc', 'gaussrender', 'mmdet3d-v2', 'occ-1.0']
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from projects.occ.datasets.label_files import write_occ3d_label, write_surroundocc_label
 from projects.occ.datasets.label_volumes import read_label_volume
 from projects.occ.evaluation.presets import PRESETS
 from projects.occ.structures import VoxelGrid
+from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
 
 GRIDS = {name: preset.grid for name, preset in PRESETS.items()}
 SMALL = VoxelGrid((-4, -4, -1, 4, 4, 1), 1.0, (8, 8, 2), 'ego', 2, class_names=('car', 'road', 'free'))

@@ -3,7 +3,8 @@
 from .augmentation import MultiViewPhotoMetricDistortion, ResizeCropFlipImages
 from .depth import LoadDepthFromLidar, LoadDepthMaps
 from .formatting import PackOccInputs
-from .loading import LoadMultiViewImages, LoadOccLabels
+from .label_loading import LoadOccLabels, LoadSSCBenchLabels
+from .loading import LoadMultiViewImages
 from .scene_flip import RandomFlipScene
 from .voxel_projections import LoadVoxelProjections
 
@@ -12,6 +13,7 @@ __all__ = [
     'LoadDepthMaps',
     'LoadMultiViewImages',
     'LoadOccLabels',
+    'LoadSSCBenchLabels',
     'LoadVoxelProjections',
     'MultiViewPhotoMetricDistortion',
     'PackOccInputs',

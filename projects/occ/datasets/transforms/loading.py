@@ -1,15 +1,10 @@
-"""Reading images and occupancy labels from files."""
-
-import io
-import os
+"""Reading images from files."""
 
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmengine.fileio import get
-
-from projects.occ.structures import VoxelGrid
 
 _LAYOUT = 'docs/datasets.md, "Folders"'
 # those of mmcv that give BGR and decode what the flag asks for
@@ -85,94 +80,3 @@ class LoadMultiViewImages(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(to_float32={self.to_float32}, imdecode_backend={self.imdecode_backend!r})'
-
-
-@TRANSFORMS.register_module()
-class LoadOccLabels(BaseTransform):
-    """Loads the occupancy label of a frame; the file's suffix tells the benchmark.
-
-    * ``.npz`` (Occ3D): ``semantics``, ``mask_lidar``, ``mask_camera``, all (X, Y, Z).
-    * ``.npy`` (SurroundOcc): (K, 4) integers ix, iy, iz, class of the occupied voxels; class 0 there is unlabelled noise and
-      becomes ``grid.ignore_index``, every voxel that is not listed is ``grid.free_index``.
-
-    Needs ``occ_path``, ``grid`` and ``token``; adds ``gt_occ`` (X, Y, Z) uint8 and, for Occ3D, ``mask_lidar`` and
-    ``mask_camera`` (X, Y, Z) bool.
-
-    Args:
-        backend_args: Arguments of mmengine's file backend.
-    """
-
-    def __init__(self, backend_args: dict | None = None) -> None:
-        self.backend_args = backend_args
-
-    def transform(self, results: dict) -> dict:
-        """Loads the label.
-
-        Raises:
-            FileNotFoundError: If the label is missing, or the annotation file does not say where it is.
-            ValueError: If the file is damaged or does not fit ``grid``.
-        """
-        path, grid = results['occ_path'], results['grid']
-        what = f'label of frame {results["token"]}'
-        if not path:
-            raise FileNotFoundError(
-                f'{what}: the annotation file has neither scene_name nor occ_path, and the folder '
-                "dataset.data_root + dataset.data_prefix['occ'] has no <scene>/<token> for it; correct the prefix or "
-                f'take an annotation file with scene names ({_LAYOUT})'
-            )
-        data = _read_bytes(path, self.backend_args, what, "dataset.data_prefix['occ']")
-        try:
-            loaded = np.load(io.BytesIO(data), allow_pickle=False)
-            arrays = {key: loaded[key] for key in loaded} if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-        except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-            raise ValueError(
-                f"{what}: '{path}' ({len(data)} bytes) is damaged or cut short ({error}); copy it again from the "
-                "benchmark's release"
-            ) from error
-        origin = f"{what}: '{path}'"
-        if os.path.splitext(path)[1] == '.npz':
-            results.update(_dense_labels(arrays, grid, origin))
-        else:
-            results['gt_occ'] = _sparse_labels(arrays, grid, origin)
-        return results
-
-
-def _dense_labels(arrays: object, grid: VoxelGrid, origin: str) -> dict[str, np.ndarray]:
-    keys = ('semantics', 'mask_lidar', 'mask_camera')
-    found = sorted(arrays) if isinstance(arrays, dict) else [f'one array {arrays.shape}']
-    if any(key not in found for key in keys):
-        raise ValueError(f'{origin}: expected the arrays {list(keys)} of an Occ3D label, found {found}')
-    semantics = arrays['semantics']
-    if not np.issubdtype(semantics.dtype, np.integer):
-        raise ValueError(f'{origin}: expected integer class ids in semantics, found {semantics.dtype}')
-    grid.check_labels(semantics, origin)
-    labels = {'gt_occ': semantics.astype(np.uint8)}
-    for key in keys[1:]:
-        mask = arrays[key]
-        if mask.shape != grid.shape:
-            raise ValueError(f'{origin}: expected {key} of shape {grid.shape} (grid.shape), found {mask.shape}')
-        # uint8 in the file; as an index numpy would take that for row numbers
-        labels[key] = mask.astype(bool)
-    return labels
-
-
-def _sparse_labels(rows: object, grid: VoxelGrid, origin: str) -> np.ndarray:
-    if isinstance(rows, dict) or rows.ndim != 2 or rows.shape[1] != 4 or not np.issubdtype(rows.dtype, np.integer):
-        found = f'an archive of {sorted(rows)}' if isinstance(rows, dict) else f'{rows.dtype} {rows.shape}'
-        raise ValueError(f'{origin}: expected integers (K, 4) ix, iy, iz, class of a SurroundOcc label, found {found}')
-    index, classes = rows[:, :3], rows[:, 3]
-    outside = ((index < 0) | (index >= np.array(grid.shape))).any(1)
-    if outside.any():
-        raise ValueError(
-            f'{origin}: voxel index {tuple(index[outside][0].tolist())} is outside grid.shape {grid.shape}; label and config '
-            'describe different grids'
-        )
-    bad = (classes < 0) | (classes >= grid.num_classes)
-    if bad.any():
-        raise ValueError(
-            f'{origin}: class id {int(classes[bad].max())} is outside 0..{grid.num_classes - 1}; check grid.class_names '
-            'against the label files'
-        )
-    labels = np.full(grid.shape, grid.free_index, dtype=np.uint8)
-    labels[tuple(index.T)] = np.where(classes == 0, grid.ignore_index, classes).astype(np.uint8)
-    return labels
