@@ -4,10 +4,14 @@
 loaded on first use. Configs import ``projects.occ.evaluation.occupancy_metric`` and ``.ray_iou_metric``, which register them.
 """
 
-__all__ = ['OccupancyMetric', 'RayIoUMetric']
+__all__ = ['DepthMetric', 'OccupancyMetric', 'RayIoUMetric']
 
 
 def __getattr__(name):
+    if name == 'DepthMetric':
+        from .depth_metric import DepthMetric
+
+        return DepthMetric
     if name == 'OccupancyMetric':
         from .occupancy_metric import OccupancyMetric
 
