@@ -134,7 +134,7 @@ def to_project_state_dict(state_dict: Mapping[str, Tensor], source: str = 'bevde
 
 
 def to_official(
-    state_dict: Mapping[str, Tensor], source: str = 'bevdet', dropped: Mapping[str, Tensor] | None = None
+    state_dict: Mapping[str, Tensor], source: str = 'project', dropped: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str | None], list[str]]:
     """Original names of our weights.
 

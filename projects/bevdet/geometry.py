@@ -60,7 +60,7 @@ class DepthBins:
 
 
 def block_bins(depths: Tensor, stride: int, bins: DepthBins) -> Tensor:
-    """Depth bins of the cells of a feature map: the smallest depth of each block of pixels counts.
+    """Depth bins of the cells of a feature map: the smallest of each block of pixels inside their range counts.
 
     Args:
         depths: (..., H, W), depth along the optical axis, metres, 0 where unknown; H and W are multiples of ``stride``.
@@ -70,7 +70,7 @@ def block_bins(depths: Tensor, stride: int, bins: DepthBins) -> Tensor:
     Returns:
         (..., H / stride, W / stride) int64, -1 where a block has no depth inside the range of the bins.
     """
-    known = torch.where(depths > 0, depths, torch.inf)
+    known = torch.where(bins.index(depths) >= 0, depths, torch.inf)
     blocks = known.unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))
     return bins.index(blocks.amin(dim=(-3, -1)))
 
