@@ -70,12 +70,12 @@ demo: setup
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@files=$$(git ls-files '*.cpp' '*.cu' '*.cuh' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format --dry-run --Werror $$files
+	@files=$$(git ls-files '*.cpp' '*.cu' '*.cuh' '*.h' '*.inl'); [ -z "$$files" ] || $(BIN)/clang-format --dry-run --Werror $$files
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	@files=$$(git ls-files '*.cpp' '*.cu' '*.cuh' '*.h'); [ -z "$$files" ] || $(BIN)/clang-format -i $$files
+	@files=$$(git ls-files '*.cpp' '*.cu' '*.cuh' '*.h' '*.inl'); [ -z "$$files" ] || $(BIN)/clang-format -i $$files
 
 clean:
 	rm -rf $(VENV) build *.egg-info $(EXTENSION)/build $(EXTENSION)/*.egg-info

@@ -8,8 +8,8 @@
 
 namespace gaussian_rasterization {
 
-constexpr int BLOCK = 16;  // tiles of a block, side by side
-constexpr int BATCH = 32;  // splats whose data a tile keeps in cache at a time
+constexpr int TILES_PER_JOB = 16;  // side by side: the unit of work that a thread takes
+constexpr int BATCH = 32;          // splats whose data a tile keeps in cache at a time
 
 // One tile of one view. Images are channels-last.
 struct TileJob {
@@ -31,29 +31,32 @@ struct TileJob {
   const float* grad_features;
   const float* grad_depth;
   const float* grad_alpha;
-  // state of the view for the backward pass, may be null in the forward pass
-  float* light;   // final transmittance
-  int32_t* stop;  // position in the list at which the pixel stopped
+  // state of the view for the backward pass: final transmittance, and position in the list at which the pixel stopped. Written
+  // by the forward pass (null where nobody wants it), read by the backward pass.
+  float* out_light;
+  int32_t* out_stop;
+  const float* light;
+  const int32_t* stop;
 
-  // backward only: gradient rows, `row_width` floats each, one per splat and block, see gradient_row
+  // backward only: gradient rows, `row_width` floats each, one per splat and job, see gradient_row
   float* row_data;
-  int row_width, block_x, block_y, first_band;
+  int row_width, job_x, job_y, first_band;
   bool need_features, need_geometry;
 };
 
-inline __attribute__((always_inline)) int64_t blocks_across(const Splat& s) {
-  return s.x1 / (TILE * BLOCK) - s.x0 / (TILE * BLOCK) + 1;
+inline __attribute__((always_inline)) int64_t jobs_across(const Splat& s) {
+  return s.x1 / (TILE * TILES_PER_JOB) - s.x0 / (TILE * TILES_PER_JOB) + 1;
 }
 
-// Gradient rows of a splat in the rows of blocks [first_band, end).
+// Gradient rows of a splat in the rows of jobs [first_band, end).
 inline int64_t row_count(const Splat& s, int first_band, int end) {
   const int first = s.y0 / TILE > first_band ? s.y0 / TILE : first_band, last = s.y1 / TILE < end - 1 ? s.y1 / TILE : end - 1;
-  return last < first ? 0 : (last - first + 1) * blocks_across(s);
+  return last < first ? 0 : (last - first + 1) * jobs_across(s);
 }
 
 inline __attribute__((always_inline)) int64_t gradient_row(const Splat& s, const TileJob& job) {
   const int first = s.y0 / TILE > job.first_band ? s.y0 / TILE : job.first_band;
-  return s.row + (job.block_y - first) * blocks_across(s) + (job.block_x - s.x0 / (TILE * BLOCK));
+  return s.row + (job.job_y - first) * jobs_across(s) + (job.job_x - s.x0 / (TILE * TILES_PER_JOB));
 }
 
 struct Kernels {

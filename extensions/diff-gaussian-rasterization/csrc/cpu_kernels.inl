@@ -10,7 +10,7 @@ namespace {
 constexpr int STRIPS_PER_ROW = TILE / LANES;
 constexpr int STRIPS = TILE * STRIPS_PER_ROW;
 // accumulators that fit into registers next to the working set
-constexpr int MAX_BLOCK = LANES == 16 ? 20 : 10;
+constexpr int CHANNELS_PER_PASS = LANES == 16 ? 20 : 10;
 constexpr int PART = 8;  // splats of a strip between two looks at whether its pixels have stopped
 
 constexpr float LOG2_E = 1.44269504f;
@@ -149,7 +149,7 @@ static int transmit(const Batch& batch, const int32_t* index, int n, const vf* v
   return j;
 }
 
-// sums[c] += sum_j weight[j] * payload[index[j]][c] for a block of channels held in registers.
+// sums[c] += sum_j weight[j] * payload[index[j]][c] for the channels of one pass, held in registers.
 template <int N>
 static void accumulate(const float* payload, int stride, const int32_t* index, int n, const vf* weight, vf* sums) {
   vf total[N];
@@ -205,26 +205,29 @@ static void reduce_rows(uint64_t mask, const vf* weight, const vf* image, int st
     out[c] += sums[c];
 }
 
-// Call F<block>(offset) for blocks of at most MAX_BLOCK channels that cover `channels`, as even as possible.
+// RASTER_CALL(width) in passes of at most CHANNELS_PER_PASS channels that cover `channels`, as even as possible; a pass begins
+// at `at`.
 #define RASTER_CASE(N) \
   case N:              \
     RASTER_CALL(N);    \
     break;
-#define RASTER_BLOCKS(channels)                                                                                               \
-  for (int blocks = ((channels) + MAX_BLOCK - 1) / MAX_BLOCK, b = 0, at = 0; b < blocks; ++b) {                               \
-    const int width = ((channels) - at + blocks - b - 1) / (blocks - b);                                                      \
-    switch (width) {                                                                                                          \
-      RASTER_CASE(1)                                                                                                          \
-      RASTER_CASE(2) RASTER_CASE(3) RASTER_CASE(4) RASTER_CASE(5) RASTER_CASE(6) RASTER_CASE(7) RASTER_CASE(8) RASTER_CASE(9) \
-          RASTER_CASE(10) RASTER_WIDE                                                                                         \
-    }                                                                                                                         \
-    at += width;                                                                                                              \
+#define RASTER_PASSES(channels)                                                                                             \
+  for (int passes = ((channels) + CHANNELS_PER_PASS - 1) / CHANNELS_PER_PASS, p = 0, at = 0; p < passes; ++p) {             \
+    const int width = ((channels) - at + passes - p - 1) / (passes - p);                                                    \
+    switch (width) {                                                                                                        \
+      RASTER_CASE(1)                                                                                                        \
+      RASTER_CASE(2)                                                                                                        \
+      RASTER_CASE(3)                                                                                                        \
+      RASTER_CASE(4) RASTER_CASE(5) RASTER_CASE(6) RASTER_CASE(7) RASTER_CASE(8) RASTER_CASE(9) RASTER_CASE(10) RASTER_WIDE \
+    }                                                                                                                       \
+    at += width;                                                                                                            \
   }
 #if RASTER_ISA == 512
-#define RASTER_WIDE                                                                                               \
-  RASTER_CASE(11)                                                                                                 \
-  RASTER_CASE(12) RASTER_CASE(13) RASTER_CASE(14) RASTER_CASE(15) RASTER_CASE(16) RASTER_CASE(17) RASTER_CASE(18) \
-      RASTER_CASE(19) RASTER_CASE(20)
+#define RASTER_WIDE \
+  RASTER_CASE(11)   \
+  RASTER_CASE(12)   \
+  RASTER_CASE(13)   \
+  RASTER_CASE(14) RASTER_CASE(15) RASTER_CASE(16) RASTER_CASE(17) RASTER_CASE(18) RASTER_CASE(19) RASTER_CASE(20)
 #else
 #define RASTER_WIDE
 #endif
@@ -274,7 +277,7 @@ static void paint_background(const TileJob& job) {
     for (int64_t p = pixel; p < pixel + inside; ++p) {
       for (int c = 0; c < job.channels; ++c) job.out_features[p * job.channels + c] = job.background[c];
       job.out_depth[p] = 0.0f, job.out_alpha[p] = 0.0f;
-      if (job.light) job.light[p] = 1.0f, job.stop[p] = 0;
+      if (job.out_light) job.out_light[p] = 1.0f, job.out_stop[p] = 0;
     }
   }
 }
@@ -322,7 +325,7 @@ static void forward(const TileJob& job) {
       open += any(strip.live > 0.0f);
       if (job.features) {
 #define RASTER_CALL(N) accumulate<N>(scratch.payload + at, payload_size, index, n, weight, sums + at)
-        RASTER_BLOCKS(payload_size)
+        RASTER_PASSES(payload_size)
 #undef RASTER_CALL
       }
     }
@@ -343,8 +346,8 @@ static void forward(const TileJob& job) {
       job.out_depth[pixel + l] = from[channels * LANES + l];
       job.out_alpha[pixel + l] = 1.0f - light[l];
     }
-    if (job.light) {
-      for (int l = 0; l < inside; ++l) job.light[pixel + l] = light[l], job.stop[pixel + l] = strip.stop[l];
+    if (job.out_light) {
+      for (int l = 0; l < inside; ++l) job.out_light[pixel + l] = light[l], job.out_stop[pixel + l] = strip.stop[l];
     }
   }
 }
@@ -413,9 +416,7 @@ static void backward(const TileJob& job) {
   Batch batch;
   int32_t index[BATCH + 1];
   vf value[BATCH], product[BATCH];
-  const int blocks = (last + BATCH - 1) / BATCH;
-  for (int block = blocks - 1; block >= 0; --block) {
-    const int first = block * BATCH;
+  for (int first = (last - 1) / BATCH * BATCH; last > 0 && first >= 0; first -= BATCH) {
     gather(job, first, last - first < BATCH ? last - first : BATCH, scratch.payload, batch);
     uint64_t touched[BATCH];
     for (int k = 0; k < batch.size; ++k) touched[k] = 0;
@@ -430,7 +431,7 @@ static void backward(const TileJob& job) {
       const vf* image = scratch.image + s * payload_size;
       if (job.features) {
 #define RASTER_CALL(N) project_rows<N>(scratch.payload + at, payload_size, index, n, image + at, at > 0, product)
-        RASTER_BLOCKS(payload_size)
+        RASTER_PASSES(payload_size)
 #undef RASTER_CALL
       } else {
         for (int j = 0; j < n; ++j) {
@@ -449,7 +450,7 @@ static void backward(const TileJob& job) {
       const vf* weights = scratch.weights + k * STRIPS;
       if (job.need_features) {
 #define RASTER_CALL(N) reduce_rows<N>(mask, weights, scratch.image + at, payload_size, row + at)
-        RASTER_BLOCKS(channels)
+        RASTER_PASSES(channels)
 #undef RASTER_CALL
         row += channels;
       }

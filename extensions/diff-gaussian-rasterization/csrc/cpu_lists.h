@@ -1,6 +1,6 @@
-// Visible splats of a view in depth order, and the lists of blocks and tiles. Lists are made in two steps so that memory stays
-// bounded: the sorted splats are counted into blocks of BLOCK x 1 tiles, and a block splits its list into tiles just before it
-// is rendered.
+// Visible splats of a view in depth order, and the lists of jobs and tiles. Lists are made in two steps so that memory stays
+// bounded: the sorted splats are counted into jobs of TILES_PER_JOB x 1 tiles, and a job splits its list into tiles just before
+// it is rendered.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -53,11 +53,11 @@ struct Scene {
   Rows means, quats, scales, opacities;
 };
 
-// Splats of one view by (z, index).
-inline std::vector<Splat> visible(const Scene& scene, const Camera& camera, const Options& options, int32_t* radii) {
-  const int64_t chunks = (scene.count + CHUNK - 1) / CHUNK;
-  std::vector<std::vector<Splat>> found(chunks);
-  for_each(chunks, [&] {
+// The splats that a view sees, in chunks of CHUNK Gaussians; fills `radii` (G,).
+inline std::vector<std::vector<Splat>> project_view(const Scene& scene, const Camera& camera, const Options& options,
+                                                    int32_t* radii) {
+  std::vector<std::vector<Splat>> found((scene.count + CHUNK - 1) / CHUNK);
+  for_each((int64_t)found.size(), [&] {
     return [&](int64_t chunk) {
       std::vector<Splat>& list = found[chunk];
       for (int64_t i = chunk * CHUNK; i < std::min(scene.count, (chunk + 1) * CHUNK); ++i) {
@@ -68,7 +68,12 @@ inline std::vector<Splat> visible(const Scene& scene, const Camera& camera, cons
       }
     };
   });
+  return found;
+}
 
+// The splats of a view by (z, index).
+inline std::vector<Splat> sort_by_depth(const std::vector<std::vector<Splat>>& found) {
+  const int64_t chunks = (int64_t)found.size();
   std::vector<int64_t> first(chunks + 1, 0);
   for (int64_t c = 0; c < chunks; ++c) first[c + 1] = first[c] + (int64_t)found[c].size();
   const int64_t count = first[chunks];
@@ -103,60 +108,67 @@ inline std::vector<Splat> visible(const Scene& scene, const Camera& camera, cons
   return splats;
 }
 
-// Blocks of one view and the splats of each, front to back.
-struct Blocks {
-  Blocks(const std::vector<Splat>& splats, int width, int height)
-      : tiles_x((width + TILE - 1) / TILE), across((tiles_x + BLOCK - 1) / BLOCK), down((height + TILE - 1) / TILE) {
-    const int64_t count = (int64_t)splats.size(), blocks = size(), chunks = (count + CHUNK - 1) / CHUNK;
-    std::vector<int64_t> counts(chunks * blocks, 0);
-    const auto visit = [&](int64_t chunk, const auto& use) {
-      for (int64_t i = chunk * CHUNK; i < std::min(count, (chunk + 1) * CHUNK); ++i) {
-        const Splat& s = splats[i];
-        for (int y = s.y0 / TILE; y <= s.y1 / TILE; ++y) {
-          for (int x = s.x0 / (TILE * BLOCK); x <= s.x1 / (TILE * BLOCK); ++x) use(counts[chunk * blocks + y * across + x], i);
-        }
-      }
-    };
-    for_each(chunks, [&] { return [&](int64_t chunk) { visit(chunk, [](int64_t& n, int64_t) { ++n; }); }; });
-    first.assign(blocks + 1, 0);
-    int64_t sum = 0;
-    for (int64_t b = 0; b < blocks; ++b) {
-      first[b] = sum;
-      for (int64_t c = 0; c < chunks; ++c) sum += std::exchange(counts[c * blocks + b], sum);
-    }
-    first[blocks] = sum;
-    entries.resize(sum);
-    for_each(chunks,
-             [&] { return [&](int64_t chunk) { visit(chunk, [&](int64_t& at, int64_t i) { entries[at++] = (int32_t)i; }); }; });
-  }
+// The jobs of one view, TILES_PER_JOB tiles side by side each, and the splats of every job, front to back.
+struct JobLists {
   int64_t size() const { return (int64_t)across * down; }
 
   int tiles_x, across, down;
-  std::vector<int64_t> first;
-  std::vector<int32_t> entries;
+  std::vector<int64_t> first;    // (jobs + 1,) where the entries of a job begin
+  std::vector<int32_t> entries;  // splats
 };
 
-// Lists of the tiles of one block.
+inline JobLists bin_jobs(const std::vector<Splat>& splats, int width, int height) {
+  JobLists lists;
+  lists.tiles_x = (width + TILE - 1) / TILE, lists.down = (height + TILE - 1) / TILE;
+  lists.across = (lists.tiles_x + TILES_PER_JOB - 1) / TILES_PER_JOB;
+  const int64_t count = (int64_t)splats.size(), jobs = lists.size(), chunks = (count + CHUNK - 1) / CHUNK;
+  std::vector<int64_t> counts(chunks * jobs, 0);
+  const auto visit = [&](int64_t chunk, const auto& use) {
+    for (int64_t i = chunk * CHUNK; i < std::min(count, (chunk + 1) * CHUNK); ++i) {
+      const Splat& s = splats[i];
+      for (int y = s.y0 / TILE; y <= s.y1 / TILE; ++y) {
+        for (int x = s.x0 / (TILE * TILES_PER_JOB); x <= s.x1 / (TILE * TILES_PER_JOB); ++x) {
+          use(counts[chunk * jobs + y * lists.across + x], i);
+        }
+      }
+    }
+  };
+  for_each(chunks, [&] { return [&](int64_t chunk) { visit(chunk, [](int64_t& n, int64_t) { ++n; }); }; });
+  lists.first.assign(jobs + 1, 0);
+  int64_t sum = 0;
+  for (int64_t j = 0; j < jobs; ++j) {
+    lists.first[j] = sum;
+    for (int64_t c = 0; c < chunks; ++c) sum += std::exchange(counts[c * jobs + j], sum);
+  }
+  lists.first[jobs] = sum;
+  lists.entries.resize(sum);
+  for_each(chunks, [&] {
+    return [&](int64_t chunk) { visit(chunk, [&](int64_t& at, int64_t i) { lists.entries[at++] = (int32_t)i; }); };
+  });
+  return lists;
+}
+
+// Lists of the tiles of one job.
 struct TileLists {
-  void build(const std::vector<Splat>& splats, const int32_t* list, int64_t count, int y, int first_tile, int tiles) {
+  void split_job(const std::vector<Splat>& splats, const int32_t* list, int64_t count, int y, int first_tile, int tiles) {
     spans.resize(count);
-    int64_t counts[BLOCK + 1] = {};
+    int64_t counts[TILES_PER_JOB + 1] = {};
     for (int64_t i = 0; i < count; ++i) {
       int x0, x1;
       tile_span(splats[list[i]], y, first_tile, first_tile + tiles - 1, x0, x1);
-      if (x0 > x1) x0 = first_tile, x1 = first_tile - 1;  // not in this block; the bounds may be far outside
+      if (x0 > x1) x0 = first_tile, x1 = first_tile - 1;  // not in this job; the bounds may be far outside
       spans[i] = {(int8_t)(x0 - first_tile), (int8_t)(x1 - first_tile)};
       for (int x = spans[i].first; x <= spans[i].second; ++x) ++counts[x + 1];
     }
-    for (int t = 0; t < BLOCK; ++t) counts[t + 1] += counts[t];
+    for (int t = 0; t < TILES_PER_JOB; ++t) counts[t + 1] += counts[t];
     std::memcpy(first, counts, sizeof(first));
-    entries.resize(counts[BLOCK]);
+    entries.resize(counts[TILES_PER_JOB]);
     for (int64_t i = 0; i < count; ++i) {
       for (int x = spans[i].first; x <= spans[i].second; ++x) entries[counts[x]++] = list[i];
     }
   }
 
-  int64_t first[BLOCK + 1];
+  int64_t first[TILES_PER_JOB + 1];
   std::vector<std::pair<int8_t, int8_t>> spans;
   std::vector<int32_t> entries;
 };

@@ -27,6 +27,13 @@ inline bool culling() {
   return !(wish && wish[0] == '0');
 }
 
+// The options in the order of the schema.
+inline Options options_of(double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
+                          double scale_modifier, bool offcentre, bool rect12, bool exact_cap) {
+  return {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
+          (float)scale_modifier, offcentre,       rect12,           exact_cap,        culling()};
+}
+
 struct Call {
   Options options;
   int width, height, channels;

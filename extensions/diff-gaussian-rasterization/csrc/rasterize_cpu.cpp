@@ -1,8 +1,8 @@
 // CPU backend: the operators around the tile kernels.
 //
-// Blocks of tiles are the unit of work that threads take; nothing depends on which thread takes which. In the backward pass
-// every (splat, block) pair owns one gradient row, written by the thread of the block, and the rows of a splat are then summed
-// in a fixed order: no atomics, the same bits for any number of threads.
+// Jobs of some tiles side by side are the unit of work that threads take; nothing depends on which thread takes which. In the
+// backward pass every (splat, job) pair owns one gradient row, written by the thread of the job, and the rows of a splat are
+// then summed in a fixed order: no atomics, the same bits for any number of threads.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -122,26 +122,25 @@ Camera camera_of(const Tensor& viewmats, const Tensor& Ks, int64_t v, const Call
                      call.options.offcentre);
 }
 
-// Render(job) for the tiles of blocks [begin, end), lists filled in. `mask` (tiles of the view) empties the lists of
+// Render(job) for the tiles of jobs [begin, end), lists filled in. `mask` (tiles of the view) empties the lists of
 // switched-off tiles.
 template <typename Render>
-void for_each_tile(const std::vector<Splat>& splats, const Blocks& blocks, int64_t begin, int64_t end, const TileJob& common,
+void for_each_tile(const std::vector<Splat>& splats, const JobLists& jobs, int64_t begin, int64_t end, const TileJob& common,
                    const bool* mask, const Render& render) {
   for_each(end - begin, [&] {
     auto lists = std::make_shared<TileLists>();
     auto scratch = std::make_shared<AlignedBuffer>(kernels().scratch_bytes(common.channels));
     return [&, lists, scratch](int64_t i) {
-      const int64_t block = begin + i;
-      const int y = (int)(block / blocks.across), x = (int)(block % blocks.across), first = x * BLOCK;
-      const int tiles = std::min(BLOCK, blocks.tiles_x - first);
-      lists->build(splats, blocks.entries.data() + blocks.first[block], blocks.first[block + 1] - blocks.first[block], y, first,
-                   tiles);
+      const int64_t n = begin + i;
+      const int y = (int)(n / jobs.across), x = (int)(n % jobs.across), first = x * TILES_PER_JOB;
+      const int tiles = std::min(TILES_PER_JOB, jobs.tiles_x - first);
+      lists->split_job(splats, jobs.entries.data() + jobs.first[n], jobs.first[n + 1] - jobs.first[n], y, first, tiles);
       TileJob job = common;
       job.splats = splats.data();
       job.scratch = scratch->memory.get();
-      job.block_x = x, job.block_y = y;
+      job.job_x = x, job.job_y = y;
       for (int t = 0; t < tiles; ++t) {
-        const bool shown = !mask || mask[(int64_t)y * blocks.tiles_x + first + t];
+        const bool shown = !mask || mask[(int64_t)y * jobs.tiles_x + first + t];
         job.list = lists->entries.data() + lists->first[t];
         job.count = shown ? (int)(lists->first[t + 1] - lists->first[t]) : 0;
         job.x0 = (first + t) * TILE, job.y0 = y * TILE;
@@ -160,8 +159,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
     const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width,
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, bool keep_state) {
-  const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre,       rect12,           exact_cap,        culling()};
+  const Options options =
+      options_of(near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier, offcentre, rect12, exact_cap);
   const Call call =
       check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options, at::kCPU);
   check_labels(features_, call.channels);
@@ -181,25 +180,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
 
   for (int64_t v = 0; v < views; ++v) {
     const Camera camera = camera_of(viewmats, Ks, v, call);
-    const std::vector<Splat> splats = visible(scene, camera, options, radii.mutable_data_ptr<int32_t>() + v * scene.count);
-    const Blocks blocks(splats, call.width, call.height);
+    const std::vector<Splat> splats =
+        sort_by_depth(project_view(scene, camera, options, radii.mutable_data_ptr<int32_t>() + v * scene.count));
+    const JobLists jobs = bin_jobs(splats, call.width, call.height);
     TileJob job = make_job(call, features, background, v);
     job.out_features = image.mutable_data_ptr<float>() + v * pixels * call.channels;
     job.out_depth = depth.mutable_data_ptr<float>() + v * pixels;
     job.out_alpha = alpha.mutable_data_ptr<float>() + v * pixels;
     if (keep_state) {
-      job.light = light.mutable_data_ptr<float>() + v * pixels;
-      job.stop = stop.mutable_data_ptr<int32_t>() + v * pixels;
+      job.out_light = light.mutable_data_ptr<float>() + v * pixels;
+      job.out_stop = stop.mutable_data_ptr<int32_t>() + v * pixels;
       int32_t* ids = order.mutable_data_ptr<int32_t>() + v * scene.count;
       for (size_t i = 0; i < splats.size(); ++i) ids[i] = splats[i].id;
     }
-    for_each_tile(splats, blocks, 0, blocks.size(), job, mask_of(mask, v), kernels().forward);
+    for_each_tile(splats, jobs, 0, jobs.size(), job, mask_of(mask, v), kernels().forward);
   }
   return {image, depth, alpha, radii, light, stop, order};
 }
 
 // The splats of the forward pass, from their ids in depth order.
-std::vector<Splat> visible_again(const Scene& scene, const Camera& camera, const Options& options, const int32_t* order) {
+std::vector<Splat> project_again(const Scene& scene, const Camera& camera, const Options& options, const int32_t* order) {
   int64_t count = 0;
   while (count < scene.count && order[count] >= 0) ++count;
   std::vector<Splat> splats(count);
@@ -220,7 +220,7 @@ struct Gradients {
   Tensor means, quats, scales, opacities, features, viewmats;
 };
 
-// Sum the rows of every splat over the blocks of rows [band, band_end) and add them to the gradients of the inputs.
+// Sum the rows of every splat over the jobs of rows [band, band_end) and add them to the gradients of the inputs.
 void collect(const Scene& scene, const Camera& camera, const Call& call, const std::vector<Splat>& splats, const float* rows,
              const TileJob& job, int band_end, Gradients& grads, float* grad_view) {
   const int64_t count = (int64_t)splats.size(), chunks = (count + CHUNK - 1) / CHUNK;
@@ -294,8 +294,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_,
     const Tensor& order_, bool need_features, bool need_geometry, bool need_background) {
-  const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre,       rect12,           exact_cap,        culling()};
+  const Options options =
+      options_of(near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier, offcentre, rect12, exact_cap);
   const Call call =
       check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options, at::kCPU);
   check_labels(features_, call.channels);
@@ -324,23 +324,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
 
   for (int64_t v = 0; v < views; ++v) {
     const Camera camera = camera_of(viewmats, Ks, v, call);
-    std::vector<Splat> splats = visible_again(scene, camera, options, order.const_data_ptr<int32_t>() + v * count);
-    const Blocks blocks(splats, call.width, call.height);
+    std::vector<Splat> splats = project_again(scene, camera, options, order.const_data_ptr<int32_t>() + v * count);
+    const JobLists jobs = bin_jobs(splats, call.width, call.height);
     TileJob job = make_job(call, features, background, v);
     if (grad_features.defined()) job.grad_features = grad_features.const_data_ptr<float>() + v * pixels * call.channels;
     if (grad_depth.defined()) job.grad_depth = grad_depth.const_data_ptr<float>() + v * pixels;
     if (grad_alpha.defined()) job.grad_alpha = grad_alpha.const_data_ptr<float>() + v * pixels;
-    job.light = const_cast<float*>(light.const_data_ptr<float>()) + v * pixels;
-    job.stop = const_cast<int32_t*>(stop.const_data_ptr<int32_t>()) + v * pixels;
+    job.light = light.const_data_ptr<float>() + v * pixels;
+    job.stop = stop.const_data_ptr<int32_t>() + v * pixels;
     job.need_features = need_features, job.need_geometry = need_geometry;
     job.row_width = row_width(call.channels, need_features, need_geometry);
 
-    // usually one pass; more if the rows of all blocks together would be too large
+    // usually one pass; more if the rows of all jobs together would be too large
     const int64_t budget = row_bytes() / (job.row_width * (int64_t)sizeof(float));
-    for (int band = 0; band < blocks.down;) {
+    for (int band = 0; band < jobs.down;) {
       int end = band + 1;
-      const auto entries = [&](int to) { return blocks.first[to * blocks.across] - blocks.first[band * blocks.across]; };
-      while (end < blocks.down && entries(end + 1) <= budget) ++end;
+      const auto entries = [&](int to) { return jobs.first[to * jobs.across] - jobs.first[band * jobs.across]; };
+      while (end < jobs.down && entries(end + 1) <= budget) ++end;
       int64_t rows = 0;
       for (Splat& s : splats) {
         s.row = rows;
@@ -349,7 +349,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
       const auto data = zeroed<float>(rows * job.row_width);
       job.row_data = data.get();
       job.first_band = band;
-      for_each_tile(splats, blocks, band * blocks.across, end * blocks.across, job, mask_of(mask, v), [](const TileJob& tile) {
+      for_each_tile(splats, jobs, band * jobs.across, end * jobs.across, job, mask_of(mask, v), [](const TileJob& tile) {
         if (tile.count) kernels().backward(tile);
       });
       float* grad_view = need_geometry ? grads.viewmats.mutable_data_ptr<float>() + 16 * v : nullptr;

@@ -230,8 +230,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
     const Tensor& viewmats, const Tensor& Ks, const Tensor& background, const optional<Tensor>& mask, int64_t width,
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, bool keep_state) {
-  const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre,       rect12,           exact_cap,        culling()};
+  const Options options =
+      options_of(near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier, offcentre, rect12, exact_cap);
   const Call call =
       check(means, quats, scales, opacities, features, viewmats, Ks, background, mask, width, height, options, at::kCUDA);
   const c10::cuda::CUDAGuard guard(means.device());
@@ -283,8 +283,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_,
     const Tensor& order_, bool need_features, bool need_geometry, bool need_background) {
-  const Options options = {(float)near,           (float)dilation, (float)alpha_min, (float)alpha_max, (float)transmittance_min,
-                           (float)scale_modifier, offcentre,       rect12,           exact_cap,        culling()};
+  const Options options =
+      options_of(near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier, offcentre, rect12, exact_cap);
   const Call call =
       check(means, quats, scales, opacities, features, viewmats, Ks, background, mask, width, height, options, at::kCUDA);
   const c10::cuda::CUDAGuard guard(means.device());

@@ -14,7 +14,7 @@
 typedef float vf __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * LANES), aligned(4 * LANES), may_alias));
 
-// Put before loops over the registers of a block: only if they disappear can the block stay in registers.
+// Put before loops over the channels of a pass: only if they disappear can the channels stay in registers.
 #define UNROLL _Pragma("GCC unroll 24")
 
 FN vf splat(float x) { return x - vf{}; }  // x + 0 would have to keep the addition, for the sake of -0
