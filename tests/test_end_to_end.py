@@ -60,7 +60,8 @@ def straight(data, tmp_path_factory):
 
 
 def test_an_interrupted_training_continues_with_the_same_losses(data, straight, tmp_path):
-    run('tools/train.py', CONFIG, '--work-dir', tmp_path, *options(data, 'train_cfg.max_epochs=1'))
+    times = ['param_scheduler.1.end=2', 'param_scheduler.1.T_max=2']
+    run('tools/train.py', CONFIG, '--work-dir', tmp_path, *options(data, 'train_cfg.max_epochs=1', *times))
     run('tools/train.py', CONFIG, '--work-dir', tmp_path, '--resume', *options(data, 'train_cfg.max_epochs=2'))
     expected, resumed = losses(straight), losses(tmp_path)
     assert sorted(expected) == [1, 2, 3, 4] and sorted(resumed) == [3, 4]

@@ -150,14 +150,6 @@ def overrides(run: Run, data: Path, args: argparse.Namespace) -> list[str]:
     }
     if cfg.model.get('aggregator'):
         options['model.aggregator.cameras.seed'] = run.seed
-    for index, scheduler in enumerate(cfg.param_scheduler):
-        if scheduler.get('by_epoch', True):
-            for key in ('end', 'T_max'):
-                if key in scheduler:
-                    options[f'param_scheduler.{index}.{key}'] = args.epochs
-            if 'milestones' in scheduler:
-                shorter = [max(1, round(epoch * args.epochs / cfg.train_cfg.max_epochs)) for epoch in scheduler.milestones]
-                options[f'param_scheduler.{index}.milestones'] = f'[{",".join(map(str, shorter))}]'
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         options[f'{split}_dataloader.dataset.data_root'] = f'{data}/'

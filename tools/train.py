@@ -11,13 +11,14 @@ import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.logging import print_log  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
 
 from projects.occ.engine.checkpoint import check_checkpoint_file, find_latest_checkpoint  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch, set_sync_bn  # noqa: E402
 from projects.occ.engine.errors import CheckpointError, ConfigOptionError, OccError  # noqa: E402
 from projects.occ.engine.optim_wrapper import enable_amp  # noqa: E402
+from projects.occ.engine.runner import OccRunner  # noqa: E402
+from projects.occ.engine.schedule import fit_schedule  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -118,6 +119,7 @@ def train(args: argparse.Namespace) -> None:
     if args.resume not in (None, 'auto'):
         check_checkpoint_file(args.resume)
     cfg = load_config(args)
+    fit_schedule(cfg, args.cfg_options)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
@@ -126,7 +128,7 @@ def train(args: argparse.Namespace) -> None:
     set_resume(cfg, args.resume)
     check_rasteriser(cfg)
     prepare_launch(cfg, args.launcher)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else OccRunner.from_cfg(cfg)
     runner.train()
 
 

@@ -48,12 +48,16 @@ default_hooks = dict(
     ),
     # an interrupted and resumed training gives the losses of an uninterrupted one
     random_state=dict(type='RandomStateHook'),
+    # several processes: one batch normalisation, before it is judged or saved
+    norm_statistics=dict(type='NormStatisticsHook'),
     # the first NaN ends the run before it reaches a checkpoint
     loss_guard=dict(type='LossGuardHook'),
     # checkpoints are plain data, loadable with weights_only=True
     plain_checkpoint=dict(type='PlainCheckpointHook'),
     # a checkpoint of another model does not pass unnoticed
     checkpoint_keys=dict(type='CheckpointKeyHook', strict=False),
+    # resuming with another learning rate, weight decay or schedule applies them and says so
+    resume_settings=dict(type='ResumeSettingsHook'),
 )
 
 env_cfg = dict(

@@ -13,7 +13,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
     clip_grad=None,
 )
-param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[8], gamma=0.1)]
+param_scheduler = [dict(type='MultiStepLR', by_epoch=True, end=10, milestones=[8], gamma=0.1)]
 train_dataloader = dict(batch_size=2)
 train_cfg = dict(type='ResumableTrainLoop', max_epochs=10, val_interval=10)
 val_cfg = dict(type='ValLoop')

@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from projects.occ.engine.config_options import apply_cfg_options
+from projects.occ.engine.schedule import fit_schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,6 +97,7 @@ def test_options_fit_the_configs_and_the_tools(tool, calls, command, variant):
         assert args.resume == 'auto'
         cfg = Config.fromfile(ROOT / args.config, import_custom_modules=False)
         apply_cfg_options(cfg, args.cfg_options, args.allow_new_keys)
+        fit_schedule(cfg, args.cfg_options)
         assert cfg.train_cfg.max_epochs == 3 and cfg.train_cfg.val_begin == 4
         assert all(s.get('end', 3) == 3 for s in cfg.param_scheduler if s.by_epoch)
         # 8 of 10 epochs

@@ -73,6 +73,10 @@ def test_auto_scale_lr(tmp_path, capfd):
     assert train(config, '--auto-scale-lr', '--cfg-options', 'train_cfg.max_epochs=1') == 0
     # batch 2 instead of 8, and the warm-up starts at 0.3
     assert f'lr: {0.01 * 2 / 8 * 0.3:.4e}' in capfd.readouterr().out
+    # four of them share a step
+    accumulated = ('train_cfg.max_epochs=1', 'optim_wrapper.accumulative_counts=4', '--allow-new-keys')
+    assert train(config, '--auto-scale-lr', '--cfg-options', *accumulated) == 0
+    assert f'lr: {0.01 * 2 * 4 / 8 * 0.3:.4e}' in capfd.readouterr().out
 
 
 def test_resume_without_a_checkpoint_starts_anew_from_the_weights_of_the_config(tmp_path):

@@ -11,7 +11,7 @@ optim_wrapper = dict(
     clip_grad=None,
     accumulative_counts=1,  # iterations that share an optimiser step
 )
-param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[25], gamma=0.1)]
+param_scheduler = [dict(type='MultiStepLR', by_epoch=True, end=30, milestones=[25], gamma=0.1)]
 
 train_cfg = dict(type='ResumableTrainLoop', max_epochs=30, val_interval=1)
 val_cfg = dict(type='ValLoop')

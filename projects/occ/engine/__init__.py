@@ -12,12 +12,16 @@ from .hooks import (
     AtomicCheckpointHook,
     CheckpointKeyHook,
     LossGuardHook,
+    NormStatisticsHook,
     PlainCheckpointHook,
     PredictionWriterHook,
     RandomStateHook,
+    ResumeSettingsHook,
 )
 from .loops import ResumableTrainLoop
 from .optim_wrapper import CPUAmpOptimWrapper, enable_amp
+from .runner import OccRunner
+from .schedule import fit_schedule
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -30,17 +34,21 @@ __all__ = [
     'LaunchError',
     'LossGuardHook',
     'NonFiniteLossError',
+    'NormStatisticsHook',
     'OccError',
+    'OccRunner',
     'PlainCheckpointHook',
     'PredictionWriterHook',
     'RandomStateHook',
     'ResumableTrainLoop',
+    'ResumeSettingsHook',
     'WorkDirError',
     'apply_cfg_options',
     'check_writable',
     'compare_keys',
     'enable_amp',
     'find_latest_checkpoint',
+    'fit_schedule',
     'install_safe_globals',
     'load_from_local',
     'loading_policy',

@@ -38,10 +38,23 @@ def torchrun(repo_root):
     return run
 
 
+def keep_norms(folder, name):
+    return f"custom_hooks = [dict(type='ToyNormHook', path={str(folder / f'norms_{name}')!r})]\n"
+
+
+def assert_validation_judged(checkpoint, path):
+    """The running statistics of the last validation, on both ranks, are those of a checkpoint."""
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    for rank in (0, 1):
+        used = torch.load(f'{path}.{rank}', weights_only=True)
+        assert set(used) == {'encoder.1.running_mean', 'encoder.1.running_var'}
+        assert all(torch.equal(value, saved[key]) for key, value in used.items())
+
+
 def test_two_processes_train_resume_and_score_like_one(tmp_path, torchrun):
     loop = "train_cfg = dict(type='ResumableTrainLoop', max_epochs=2, val_interval=1)\nmodel['aggregator'] = True\n"
     for name in ('straight', 'broken'):
-        write_config(tmp_path, name, loop)
+        write_config(tmp_path, name, loop + keep_norms(tmp_path, name))
     run = torchrun('toy_two_processes.py', tmp_path)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
@@ -54,6 +67,7 @@ def test_two_processes_train_resume_and_score_like_one(tmp_path, torchrun):
 
     config = write_config(tmp_path, 'one')
     checkpoint = tmp_path / 'work_straight' / 'epoch_2.pth'
+    assert_validation_judged(checkpoint, tmp_path / 'norms_straight')
     assert evaluate(config, checkpoint, '--metrics-json', tmp_path / 'one.json', '--out', tmp_path / 'one') == 0
     one, two = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('one', 'two'))
     assert one['tokens'] == [f'frame-{index}' for index in range(7)]
@@ -72,7 +86,7 @@ param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=5
 custom_hooks = [dict(type='ToyKillHook', folder={str(tmp_path)!r}, iteration=-1)]
 """
     for name in ('straight', 'broken'):
-        write_config(tmp_path, name, extra)
+        write_config(tmp_path, name, extra + keep_norms(tmp_path, name).replace('custom_hooks = ', 'custom_hooks += '))
     run = torchrun('toy_killed_worker.py', tmp_path, 'killed')
     assert run.returncode != 0 and 'Signal 9 (SIGKILL)' in run.stdout + run.stderr
     for rank in (0, 1):
@@ -89,6 +103,8 @@ custom_hooks = [dict(type='ToyKillHook', folder={str(tmp_path)!r}, iteration=-1)
     for rank in (0, 1):
         losses = read_losses(tmp_path / 'losses_straight', rank)
         assert sorted(losses) == list(range(5)) and read_losses(tmp_path / 'losses_broken', rank) == losses
+    # checkpoint and validation come inside an epoch
+    assert_validation_judged(tmp_path / 'work_straight' / 'iter_5.pth', tmp_path / 'norms_straight')
 
 
 def test_processes_without_launcher_are_stopped(tmp_path, monkeypatch, no_gpu, capfd):

@@ -19,7 +19,8 @@ def test_trains_a_number_of_iterations_and_resumes(tmp_path, capfd):
     assert sorted(straight) == list(range(6))
 
     config = write_config(tmp_path, 'broken', BY_ITERATION)
-    assert train(config, '--cfg-options', 'train_cfg.max_iters=5') == 0
+    times = ('param_scheduler.0.end=6', 'param_scheduler.0.T_max=6')
+    assert train(config, '--cfg-options', 'train_cfg.max_iters=5', *times) == 0
     meta = torch.load(tmp_path / 'work_broken/iter_5.pth', weights_only=True)['meta']
     assert (meta['epoch'], meta['iter']) == (1, 5)
     assert train(config, '--resume') == 0

@@ -73,7 +73,8 @@ def test_without_the_hook_the_resumed_losses_differ(tmp_path):
     off = "default_hooks.update(random_state=dict(type='EmptyCacheHook', _delete_=True))\n"
     assert train(write_config(tmp_path, 'straight', off)) == 0
     config = write_config(tmp_path, 'broken', off)
-    assert train(config, '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    times = ('param_scheduler.1.end=2', 'param_scheduler.1.T_max=2')
+    assert train(config, '--cfg-options', 'train_cfg.max_epochs=1', *times) == 0
     assert train(config, '--resume') == 0
     first, second = read_losses(tmp_path / 'losses_straight'), read_losses(tmp_path / 'losses_broken')
     assert [first[i] == second[i] for i in range(8)] == [True] * 4 + [False] * 4

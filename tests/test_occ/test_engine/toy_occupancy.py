@@ -118,17 +118,32 @@ class ToyOccMetric(BaseMetric):
 
 @HOOKS.register_module()
 class ToyRecordHook(Hook):
-    """Appends ``iteration loss`` as exact hexadecimal floats to a file."""
+    """Appends ``iteration loss rate`` to a file: loss and learning rate (of the last group) as exact hexadecimal floats."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         with open(f'{self.path}.{runner.rank}', 'a') as file:
-            file.write(f'{runner.iter} {outputs["loss"].item().hex()}\n')
+            rate = runner.optim_wrapper.optimizer.param_groups[-1]['lr']
+            file.write(f'{runner.iter} {outputs["loss"].item().hex()} {float(rate).hex()}\n')
 
     def after_train(self, runner) -> None:
         stop_workers(runner)
+
+
+@HOOKS.register_module()
+class ToyNormHook(Hook):
+    """Keeps the running statistics of batch normalisation that a validation uses, a file for each process."""
+
+    priority = 'LOW'
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def before_val_epoch(self, runner) -> None:
+        state = {key.removeprefix('module.'): value for key, value in runner.model.state_dict().items()}
+        torch.save({key: value for key, value in state.items() if '.running_' in key}, f'{self.path}.{runner.rank}')
 
 
 @HOOKS.register_module()
@@ -168,6 +183,12 @@ def read_losses(path: Path, rank: int = 0) -> dict[int, str]:
     """Losses by iteration that ToyRecordHook wrote; later lines win."""
     lines = Path(f'{path}.{rank}').read_text().split('\n')
     return {int(line.split()[0]): line.split()[1] for line in lines if line}
+
+
+def read_rates(path: Path) -> dict[int, float]:
+    """Learning rates by iteration that ToyRecordHook wrote."""
+    lines = Path(f'{path}.0').read_text().splitlines()
+    return {int(line.split()[0]): float.fromhex(line.split()[2]) for line in lines}
 
 
 @cache

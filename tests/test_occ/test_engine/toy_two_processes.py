@@ -9,7 +9,8 @@ from toy_occupancy import evaluate, one_process_group, train
 def main(folder: Path) -> None:
     straight, broken = folder / 'straight.py', folder / 'broken.py'
     assert train(straight, '--launcher', 'pytorch') == 0
-    assert train(broken, '--launcher', 'pytorch', '--cfg-options', 'train_cfg.max_epochs=1') == 0
+    times = ['param_scheduler.1.end=2', 'param_scheduler.1.T_max=2']
+    assert train(broken, '--launcher', 'pytorch', '--cfg-options', 'train_cfg.max_epochs=1', *times) == 0
     assert train(broken, '--launcher', 'pytorch', '--resume') == 0
     outputs = ('--metrics-json', folder / 'two.json', '--out', folder / 'two')
     assert evaluate(straight, folder / 'work_straight' / 'epoch_2.pth', '--launcher', 'pytorch', *outputs) == 0

@@ -2,14 +2,18 @@
 
 from .checkpoint_hooks import AtomicCheckpointHook, CheckpointKeyHook, PlainCheckpointHook
 from .loss_guard_hook import LossGuardHook
+from .norm_statistics_hook import NormStatisticsHook
 from .prediction_writer_hook import PredictionWriterHook
 from .random_state_hook import RandomStateHook
+from .resume_settings_hook import ResumeSettingsHook
 
 __all__ = [
     'AtomicCheckpointHook',
     'CheckpointKeyHook',
     'LossGuardHook',
+    'NormStatisticsHook',
     'PlainCheckpointHook',
     'PredictionWriterHook',
     'RandomStateHook',
+    'ResumeSettingsHook',
 ]

@@ -150,7 +150,8 @@ class CheckpointKeyHook(Hook):
     @staticmethod
     def _check_optimizer(checkpoint: dict, optim_wrapper: Any) -> None:
         saved = checkpoint.get('optimizer', {}).get('param_groups')
-        own = getattr(optim_wrapper, 'param_groups', None)
+        # optim_wrapper.param_groups has one more, which belongs to no parameter, where there are several
+        own = getattr(getattr(optim_wrapper, 'optimizer', None), 'param_groups', None)
         if not saved or not own:
             return
         sizes = [[len(group['params']) for group in groups] for groups in (saved, own)]
