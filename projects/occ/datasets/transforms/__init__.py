@@ -3,17 +3,23 @@
 from .augmentation import MultiViewPhotoMetricDistortion, ResizeCropFlipImages
 from .depth import LoadDepthFromLidar, LoadDepthMaps
 from .formatting import PackOccInputs
+from .image_masks import LoadSelfOcclusionMasks
 from .label_loading import LoadOccLabels, LoadSSCBenchLabels
+from .lidar_pixels import LoadDepthPixels
 from .loading import LoadMultiViewImages
+from .pseudo_labels import LoadPseudoLabels
 from .scene_flip import RandomFlipScene
 from .voxel_projections import LoadVoxelProjections
 
 __all__ = [
     'LoadDepthFromLidar',
     'LoadDepthMaps',
+    'LoadDepthPixels',
     'LoadMultiViewImages',
     'LoadOccLabels',
+    'LoadPseudoLabels',
     'LoadSSCBenchLabels',
+    'LoadSelfOcclusionMasks',
     'LoadVoxelProjections',
     'MultiViewPhotoMetricDistortion',
     'PackOccInputs',
