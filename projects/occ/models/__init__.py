@@ -5,5 +5,6 @@ from .data_preprocessor import OccDataPreprocessor
 from .grid_mask import OccGridMask
 from .occ_segmentor import OccSegmentor
 from .occupancy_loss import OccupancyLoss
+from .timm_backbone import TimmBackbone
 
-__all__ = ['BaseOccHead', 'OccDataPreprocessor', 'OccGridMask', 'OccSegmentor', 'OccupancyLoss']
+__all__ = ['BaseOccHead', 'OccDataPreprocessor', 'OccGridMask', 'OccSegmentor', 'OccupancyLoss', 'TimmBackbone']
