@@ -30,7 +30,8 @@ ALLOWED = {
     'projects.gaussrender.image_metric': (STRUCTURES, FUNCTIONAL, 'projects.gaussrender', *MM),
     'projects.rendering': (STRUCTURES, FUNCTIONAL, 'gaussian_rasterization'),
     'projects.occ.atomic_write': (),
-    **{f'projects.occ.{part}': (*LOW[:2], 'projects.occ.atomic_write', *MM) for part in OCC_PARTS},
+    'projects.occ.safe_pickle': (),
+    **{f'projects.occ.{part}': (*LOW[:2], 'projects.occ.atomic_write', 'projects.occ.safe_pickle', *MM) for part in OCC_PARTS},
     'projects.occ.apis': (
         *LOW[:2],
         'projects.occ.atomic_write',

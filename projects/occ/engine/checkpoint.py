@@ -5,44 +5,54 @@ pass through torch's weights-only loader, so that a file cannot run code of its 
 """
 
 import contextlib
+import functools
 import os
 import pickle
 import re
+import sys
+import urllib.parse
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import (
+    load_from_ceph,
+    load_from_mmcls,
+    load_from_openmmlab,
+    load_from_pavi,
+    load_from_torchvision,
+)
 from torch import Tensor, nn
 
+from projects.occ.safe_pickle import PickleRefusedError, ReadArray, ReadDType, numpy_stand_ins
+
+from .checkpoint_file import DamagedFileError, ReadHistory, checked_file, mmengine_stand_ins
 from .errors import CheckpointError
 
 TRUST_FLAG = '--trust-checkpoint'
-_STATISTICS = ('min', 'max', 'current', 'mean')
+# texts that mmengine would execute: Runner.resume and BaseInferencer hand them to Config.fromstring
+_CODE_TEXTS = (('meta', 'config'), ('meta', 'cfg'), ('message_hub', 'runtime_info', 'cfg'))
+_WEIGHTS = ('state_dict', 'ema_state_dict')
 _trust_checkpoints = False
 
 
-def _history_statistic(owner: type, name: str) -> Any:
-    """Stands in for ``builtins.getattr`` in a checkpoint: reaches the four statistics of HistoryBuffer, nothing else."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr applied to {owner!r}, {name!r} was not an allowed global')
-    return getattr(HistoryBuffer, name)
-
-
 def install_safe_globals() -> None:
-    """Allows the weights-only loader the few harmless types that mmengine's own checkpoints contain (for the whole process)."""
-    multiarray = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    allowed: list = [HistoryBuffer, np.ndarray, np.dtype, (_history_statistic, 'builtins.getattr')]
-    for package in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 write different names
-        allowed += [(multiarray, f'{package}._reconstruct'), (scalar, f'{package}.scalar')]
-    allowed += sorted({type(np.dtype(name)) for name in ('f4', 'f8', 'i4', 'i8', 'u1', '?')}, key=lambda kind: kind.__name__)
+    """Lets torch's weights-only loader read mmengine's own checkpoints (for the whole process).
+
+    What is registered under the names of numpy's and mmengine's types are stand-ins that take plain data alone: the types
+    themselves would let a file reach memory that is not its own.
+    """
+    stand_ins = {**numpy_stand_ins(sys.maxsize), **mmengine_stand_ins()}
+    ours = ('numpy.', 'mmengine.', 'builtins.getattr')
+    allowed = [(value, name) for name, value in stand_ins.items() if name.startswith(ours)]
+    # types of which torch lets the state be set
+    allowed += [(kind, f'{kind.__module__}.{kind.__qualname__}') for kind in (ReadArray, ReadDType)]
     torch.serialization.add_safe_globals(allowed)
 
 
@@ -86,9 +96,18 @@ def load_from_local(filename: str | os.PathLike, map_location: Any = None) -> An
     path = Path(filename).expanduser()
     check_checkpoint_file(path)
     try:
-        return torch.load(path, map_location=map_location, weights_only=not _trust_checkpoints)
+        if _trust_checkpoints:
+            content = torch.load(path, map_location=map_location, weights_only=False)
+        else:
+            with checked_file(path):
+                content = torch.load(path, map_location=map_location, weights_only=True)
+    except PickleRefusedError as error:
+        raise CheckpointError(
+            f'checkpoint {str(path)!r} contains more than tensors and plain data: {error}. Loading it could run code written '
+            f'by the author of the file, so nothing was loaded. If you trust where the file comes from, add {TRUST_FLAG}'
+        ) from error
     except pickle.UnpicklingError as error:
-        if not _is_refusal(path, error):
+        if not zipfile.is_zipfile(path):
             raise _unreadable(path, error) from error
         raise CheckpointError(
             f'checkpoint {str(path)!r} contains Python objects besides tensors and plain data ({_refused_names(path, error)}). '
@@ -99,16 +118,88 @@ def load_from_local(filename: str | os.PathLike, map_location: Any = None) -> An
         raise
     except Exception as error:  # whatever the bytes of a file that is none make the unpickler do
         raise _unreadable(path, error) from error
+    return as_plain_data(content, os.fspath(filename))
+
+
+def as_plain_data(content: Any, origin: str) -> Any:
+    """What a loaded checkpoint may hand on: weights that a model can have, and without trust no text that would be executed.
+
+    Args:
+        content: Contents of a file, changed in place.
+        origin: Named in messages.
+
+    Raises:
+        CheckpointError: If a weight is no dense, real, finite tensor.
+    """
+    if not isinstance(content, Mapping):
+        return content
+    if not _trust_checkpoints:
+        for *path, key in _CODE_TEXTS:
+            node: Any = content
+            for part in path:
+                node = node.get(part) if isinstance(node, dict) else None
+            if isinstance(node, dict):
+                node.pop(key, None)
+    hub = content.get('message_hub')
+    scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
+    if isinstance(scalars, dict):
+        scalars.update({name: value.plain() for name, value in scalars.items() if isinstance(value, ReadHistory)})
+    states = [content[key] for key in _WEIGHTS if isinstance(content.get(key), Mapping)] or [content]
+    for state in states:
+        for key, value in state.items():
+            if isinstance(value, Tensor) and (fault := _fault(value)):
+                raise CheckpointError(
+                    f'checkpoint {origin!r}: entry {key!r} {fault}, so it is no weight of a model; fetch the file again or use '
+                    'an earlier checkpoint'
+                )
+    return content
+
+
+def _fault(value: Tensor) -> str:
+    """What keeps a tensor from being a weight, or an empty string."""
+    if value.layout != torch.strided or value.is_nested or value.is_quantized:
+        return f'is a {"quantised" if value.is_quantized else "sparse or nested"} tensor'
+    if value.is_meta:
+        return 'has a shape but no values (device meta)'
+    if value.is_complex():
+        return 'holds complex numbers'
+    if value.is_floating_point() and value.numel():
+        wide = value if value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16) else value.float()
+        if not all(torch.isfinite(bound) for bound in torch.aminmax(wide.detach())):
+            return f'holds {int((~torch.isfinite(wide)).sum())} of {value.numel()} numbers that are NaN or infinite'
+    return ''
+
+
+def _checked(loader: Callable[..., Any]) -> Callable[..., Any]:
+    """A loader of mmengine whose files pass :func:`as_plain_data`, and which loads weights only unless told otherwise."""
+
+    @functools.wraps(loader)
+    def load(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+        with loading_policy(_trust_checkpoints):
+            return as_plain_data(loader(filename, map_location=map_location, **kwargs), filename)
+
+    return load
+
+
+def _load_from_address(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+    """Downloads a file once, to torch's folder, and loads it as :func:`load_from_local` does."""
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    name = Path(urllib.parse.urlparse(filename).path).name
+    if not name:
+        raise CheckpointError(f'the address {filename!r} names no file')
+    # the first process downloads for all that share its disk
+    for first in (True, False):
+        if (get_rank() == 0) is first and not (folder / name).is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(filename, str(folder / name), progress=first)
+        barrier()
+    return load_from_local(folder / name, map_location)
 
 
 def check_checkpoint_file(path: str | os.PathLike) -> None:
     """Raises CheckpointError if no file lies at a local path; addresses such as ``https://...`` pass."""
     if not re.match(r'^[\w\-]+://', os.fspath(path)) and not Path(path).expanduser().is_file():
         raise CheckpointError(f'checkpoint {os.fspath(path)!r} does not exist; give the path of a .pth file')
-
-
-def _is_refusal(path: Path, error: Exception) -> bool:
-    return zipfile.is_zipfile(path) or 'GLOBAL' in str(error)
 
 
 def _refused_names(path: Path, error: Exception) -> str:
@@ -121,7 +212,7 @@ def _refused_names(path: Path, error: Exception) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    if zipfile.is_zipfile(path):
+    if isinstance(error, DamagedFileError) or zipfile.is_zipfile(path):
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     else:  # the text of torch advises to load without care
         reason = f'it starts with {path.read_bytes()[:16]!r}' if path.stat().st_size else 'it is empty'
@@ -275,3 +366,12 @@ def _some(items: Sequence[str], separator: str = ', ', limit: int = 6) -> str:
 
 install_safe_globals()
 CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=_load_from_address, force=True)
+for _prefixes, _loader in (
+    ('pavi://', load_from_pavi),
+    ((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_ceph),
+    (('modelzoo://', 'torchvision://'), load_from_torchvision),
+    (('open-mmlab://', 'openmmlab://'), load_from_openmmlab),
+    ('mmcls://', load_from_mmcls),
+):
+    CheckpointLoader.register_scheme(prefixes=_prefixes, loader=_checked(_loader), force=True)

@@ -52,7 +52,7 @@ def test_code_in_a_pickle_is_refused_and_does_not_run(tmp_path):
 @pytest.mark.parametrize('name', ['builtins eval', 'builtins getattr', 'numpy load', 'numpy.f2py.diagnose run'])
 def test_other_names_are_refused(tmp_path, name):
     path = tmp_path / 'evil.pkl'
-    path.write_bytes(b'c' + name.replace(' ', '\n').encode() + b'\n.')
+    path.write_bytes(b'\x80\x02c' + name.replace(' ', '\n').encode() + b'\n.')
     with pytest.raises(ValueError, match='refused to load'):
         load_numpy_pickle(str(path))
 
