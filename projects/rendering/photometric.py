@@ -101,14 +101,14 @@ def warp_image(
     return Warped(image, grid, visible.view(-1, 1, height, width))
 
 
-def minimum_error(
+def smallest_error(
     warped: Sequence[Tensor],
     unwarped: Sequence[Tensor] = (),
     mask: Tensor | None = None,
     mask_mode: str = 'exclude',
     noise: Tensor | None = None,
-) -> Tensor:
-    """Smallest error of every pixel over all neighbours, averaged.
+) -> tuple[Tensor, Tensor]:
+    """Smallest error of every pixel over all neighbours.
 
     Where the neighbours as they are fit better than warped ones, the pixel gives no gradient: it moves with the camera or has
     no texture (automatic mask of Monodepth2).
@@ -122,24 +122,86 @@ def minimum_error(
         noise: (B, len(unwarped), H, W), added to ``unwarped`` to break ties.
 
     Returns:
-        A scalar; 0, with a gradient of 0, where everything is masked.
+        The error and whether the pixel counts, (B, 1, H, W) each.
 
     Raises:
         ValueError: If ``mask_mode`` is unknown.
     """
     if mask_mode not in MASK_MODES:
         raise ValueError(f'mask_mode must be one of {MASK_MODES}, got {mask_mode!r}')
-    own, others = torch.cat(list(warped), 1), list(unwarped)
+    errors = torch.cat(list(warped), 1)
     if mask is not None and mask_mode == 'zero':
-        own = own * mask.to(own.dtype)
-    if others:
-        still = torch.cat(others, 1)
-        own = torch.cat([still if noise is None else still + noise, own], 1)
-    smallest = own.min(1, keepdim=True).values
-    if mask is None or mask_mode == 'zero':
-        return smallest.mean()
-    valid = mask.to(torch.bool).expand_as(smallest)
-    return smallest.where(valid, torch.zeros_like(smallest)).sum() / valid.sum().clamp(min=1)
+        errors = errors * mask.to(errors.dtype)
+    if unwarped:
+        still = torch.cat(list(unwarped), 1)
+        errors = torch.cat([still if noise is None else still + noise, errors], 1)
+    smallest = errors.min(1, keepdim=True).values
+    everywhere = torch.ones_like(smallest, dtype=torch.bool)
+    return smallest, everywhere if mask is None or mask_mode == 'zero' else everywhere & (mask > 0)
+
+
+def masked_mean(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the pixels that count, without dimensions; 0, with a gradient of 0, where none does."""
+    return values.where(counted, torch.zeros_like(values)).sum() / counted.sum().clamp(min=1)
+
+
+class Neighbour(NamedTuple):
+    """The views of B cameras at another time.
+
+    Attributes:
+        image: (B, 3, H, W), 0..1.
+        K: (B, 3, 3), intrinsics at this size, pixels measured from the image's corner.
+        motion: (B, 4, 4), points of each camera at the key frame -> of the same camera at this time; may carry a gradient.
+    """
+
+    image: Tensor
+    K: Tensor
+    motion: Tensor
+
+
+def reprojection_error(
+    depth: Tensor,
+    image: Tensor,
+    K: Tensor,
+    neighbours: Sequence[Neighbour],
+    mask: Tensor | None = None,
+    automask: bool = True,
+    mask_mode: str = 'exclude',
+    half_pixel: bool = True,
+    visible_only: bool = False,
+    noise: float | Tensor = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """How well the neighbours in time, seen through a depth map, show an image.
+
+    Args:
+        depth: (B, 1, H, W), metres along the optical axis.
+        image: (B, 3, H, W), 0..1, of the key frame.
+        K: (B, 3, 3), intrinsics at this size, pixels.
+        neighbours: The same cameras at other times.
+        mask: As in :func:`smallest_error`.
+        automask: Whether the neighbours as they are compete with the warped ones.
+        mask_mode: As in :func:`smallest_error`.
+        half_pixel: As in :func:`warp_image`.
+        visible_only: Leave out warped pixels that come from behind the neighbour or from outside its image. Off, as in the
+            original: they are compared with the border, and the automatic mask handles most of them.
+        noise: Standard deviation of the noise on errors of unwarped neighbours, or the noise itself
+            (B, len(neighbours), H, W).
+
+    Returns:
+        The smallest error and whether the pixel counts, (B, 1, H, W) each.
+    """
+    warped, still = [], []
+    for neighbour in neighbours:
+        seen = warp_image(neighbour.image, depth, K, neighbour.K, neighbour.motion, half_pixel)
+        error = photometric_error(seen.image, image)
+        warped.append(error.where(seen.visible, torch.full_like(error, torch.inf)) if visible_only else error)
+        if automask:
+            still.append(photometric_error(neighbour.image, image))
+    added = None
+    if still:
+        added = noise if torch.is_tensor(noise) else noise * torch.randn_like(torch.cat(still, 1))
+    smallest, counted = smallest_error(warped, still, mask, mask_mode, added)
+    return (smallest, counted & smallest.detach().isfinite()) if visible_only else (smallest, counted)
 
 
 def smoothness(depth: Tensor, image: Tensor, eps: float = 1e-7) -> Tensor:

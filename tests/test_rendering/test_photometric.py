@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from projects.rendering.photometric import minimum_error, photometric_error, smoothness, ssim_distance, warp_image
+from projects.rendering.photometric import (
+    Neighbour,
+    masked_mean,
+    photometric_error,
+    reprojection_error,
+    smallest_error,
+    smoothness,
+    ssim_distance,
+    warp_image,
+)
 
 
 @pytest.fixture(scope='module')
@@ -20,6 +29,10 @@ def formulas(golden_dir):
 def case(golden_dir):
     case = torch.load(golden_dir / 'gaussianocc_small.pt', weights_only=True)
     return {**case, 'config': json.loads(case['config_json'])}
+
+
+def minimum_error(*args, **options):
+    return masked_mean(*smallest_error(*args, **options))
 
 
 def photo(formulas, name):
@@ -94,6 +107,31 @@ def test_photometric_loss_of_the_original(case, masked):
         assert_close(loss + weight * smooth, case['losses']['loss_pe/0'], rtol=1e-5, atol=0)
         winner = torch.cat([*(s + n for s, n in zip(still, noise.unsqueeze(2).unbind(1))), *errors], 1).argmin(1)
         assert (winner == case['loss_parts']['choice']).float().mean() > 0.999
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_reprojection_in_one_call(case, masked):
+    images, depth, _ = warped_neighbours(case)
+    K = {f: case['inputs']['K_scaled'][f][:, :3, :3] for f in (0, -1, 1)}
+    neighbours = [Neighbour(images[f], K[f], case['taps']['cam_T_cam'][f]) for f in (-1, 1)]
+    noise = case['inputs']['automask_noise'].float() * 1e-5
+    mask = case['inputs']['mask'] if masked else None
+    errors = reprojection_error(depth, images[0], K[0], neighbours, mask, True, 'zero', False, noise=noise)
+    smooth = case['config']['loss_weights']['smooth'] * smoothness(depth, images[0])
+    expected = case['losses_masked' if masked else 'losses']['loss_pe/0']
+    assert_close(masked_mean(*errors) + smooth, expected, rtol=1e-5, atol=0)
+
+
+def test_only_visible_pixels_count():
+    image, K = torch.rand(1, 3, 6, 8), torch.tensor([[[4.0, 0, 4], [0, 4, 3], [0, 0, 1]]])
+    sideways = torch.eye(4)[None].clone()
+    sideways[:, 0, 3] = 2.0
+    depth = torch.full((1, 1, 6, 8), 4.0, requires_grad=True)
+    neighbours = [Neighbour(torch.rand(1, 3, 6, 8), K, sideways)]
+    error, counted = reprojection_error(depth, image, K, neighbours, automask=False, visible_only=True)
+    assert counted[..., :5].all() and not counted[..., 7:].any()
+    masked_mean(error, counted).backward()
+    assert depth.grad.isfinite().all()
 
 
 def test_identity_returns_the_neighbour():
