@@ -1,6 +1,6 @@
 """From image features of several frames to one volume of voxel features."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -62,11 +62,10 @@ class BEVDetViewEncoder(BaseModule):
             near edge of their bin, a shell of one voxel below the lower bounds folded into the first voxels, outside told by
             one channel. Needed for released weights; False is right.
         with_history: False leaves earlier frames out: zeros take the place of their volumes and of the cost volume.
+        depth_override: Config of a module (``MeasuredDepth``) that is called with the depth distribution (B, N, D, h, w) of the
+            key frame and the measured bins (B, N, h, w) int64, -1 where nothing was measured, and returns the distribution to
+            lift with; only where the batch has depth maps. None: lift with the predicted one.
         init_cfg: Extra initialisation, applied last.
-
-    Attributes:
-        depth_override: Called with the depth distribution (B, N, D, h, w) of the key frame and the measured bins (B, N, h, w)
-            int64, -1 where nothing was measured; returns the distribution to lift with. None: lift with the predicted one.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class BEVDetViewEncoder(BaseModule):
         cost_bias: float = 5.0,
         reference_geometry: bool = False,
         with_history: bool = True,
+        depth_override: Mapping[str, Any] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -97,7 +97,7 @@ class BEVDetViewEncoder(BaseModule):
         self.frame_net = MODELS.build(frame_net) if frame_net else None
         self.voxel_encoder = MODELS.build(voxel_encoder, default_args=dict(in_channels=num_frames * channels))
         self.voxel_neck = MODELS.build(voxel_neck)
-        self.depth_override: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.depth_override = MODELS.build(depth_override) if depth_override else None
 
     @property
     def stereo(self) -> bool:

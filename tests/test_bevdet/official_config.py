@@ -61,9 +61,9 @@ def model_config_from_official(config, reference=True, density=False):
             cost_bias=options['bias'],
         )
     voxel_neck = config['img_bev_encoder_neck']
-    head = dict(type='BEVDetOccHead')
+    head = dict(type='BEVDetOccHead', loss_occ=dict(type='OccupancyLoss', ce_weight=1.0, lovasz_weight=0.0))
     if density:
-        head = dict(type='DensityOccHead', final_softplus=config['final_softplus'])
+        head = dict(type='DensityOccHead', final_softplus=config['final_softplus'], loss_occ=dict(type='DensityOccLoss'))
     return dict(
         type='BEVDetSegmentor',
         grid=grid_from_official(lift['grid_config']),
@@ -83,7 +83,6 @@ def model_config_from_official(config, reference=True, density=False):
             head,
             in_channels=voxel_neck['out_channels'],
             channels=config['out_dim'],
-            loss_occ=dict(type='OccupancyLoss', ce_weight=1.0, lovasz_weight=0.0),
             loss_depth=dict(type='LiftedDepthLoss', weight=lift['loss_depth_weight']) if stereo else None,
         ),
     )

@@ -14,8 +14,6 @@ from projects.bevdet.geometry import block_bins, camera_vector, frustum_pixels, 
 FILE = 'bevstereo_occ_small.pt'
 HOSTS = ('r50_stereo', 'swin_stereo', 'r50_single')
 ATOL = 1e-4
-LOSS_RTOL = 1e-5
-GRAD_RTOL = 1e-3
 
 
 @pytest.fixture(scope='module')

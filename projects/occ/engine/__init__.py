@@ -3,6 +3,7 @@
 Importing this package registers its parts with mmdet3d's registries and makes mmengine load checkpoints as plain data.
 """
 
+from .averaging import RampedEMA
 from .checkpoint import compare_keys, find_latest_checkpoint, install_safe_globals, load_from_local, loading_policy
 from .config_options import apply_cfg_options
 from .distributed import DeviceAwareDistributedDataParallel, prepare_launch
@@ -39,6 +40,7 @@ __all__ = [
     'OccRunner',
     'PlainCheckpointHook',
     'PredictionWriterHook',
+    'RampedEMA',
     'RandomStateHook',
     'ResumableTrainLoop',
     'ResumeSettingsHook',
