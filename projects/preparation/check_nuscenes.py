@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from projects.occ.datasets.info_formats import InfoFile, read_info_file
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS, scenes_by_token
 from projects.occ.structures import VoxelGrid
-from projects.occ.structures.frame_record import FrameRecord, geometry_problems
+from projects.occ.structures.frame_record import FrameRecord, geometry_problems, occ3d_label_path
 
 from .check_files import check_image, check_lidar, check_occ3d_label, check_surroundocc_label
 from .findings import Finding
@@ -179,15 +179,15 @@ def _check_records(path: str, info_file: InfoFile) -> list[Finding]:
 
 
 def _path_problems(record: FrameRecord) -> Iterable[str]:
-    paths = {'occ3d_path': record.occ3d_path, 'surroundocc_path': record.surroundocc_path, 'lidar_path': record.lidar_path}
+    paths = {'label_path': record.label_path, 'lidar_path': record.lidar_path}
     paths.update({name: camera.img_path for name, camera in record.cameras.items()})
     for name, value in paths.items():
         parts = PurePosixPath(value.replace('\\', '/')).parts
         if parts and (parts[0] == '/' or '..' in parts or ':' in parts[0]):
             yield f"{name} '{value}' leads out of the data root; expected a path relative to it"
-    own = f'{record.scene_name}/{record.token}/labels.npz'
-    if record.occ3d_path and record.scene_name and record.occ3d_path != own:
-        yield f"occ3d_path '{record.occ3d_path}' belongs to another frame; expected {own}"
+    own = occ3d_label_path(replace(record, label_path=''))
+    if own and occ3d_label_path(record) != own:
+        yield f"label_path '{record.label_path}' belongs to another frame; expected {own}"
 
 
 def _check_order(path: str, records: Sequence[FrameRecord]) -> list[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from projects.occ.datasets.info_formats import InfoFile, read_info_file
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS, scenes_by_token
-from projects.occ.structures.frame_record import geometry_problems
+from projects.occ.structures.frame_record import geometry_problems, occ3d_label_path
 from projects.preparation.info_writer import write_info_file
 
 
@@ -59,8 +59,6 @@ def convert_infos(
     for record in records:
         if not record.scene_name and record.token in names:
             record.scene_name = names[record.token]
-        if not record.occ3d_path and record.scene_name:
-            record.occ3d_path = f'{record.scene_name}/{record.token}/labels.npz'
     write_info_file(str(target), records, version or str(info_file.metainfo.get('version', '')))
     classes = Counter(name for record in records if record.boxes is not None for name in record.boxes.names)
     return Conversion(
@@ -76,11 +74,11 @@ def convert_infos(
 def _read(source: str) -> InfoFile:
     """With boxes if the file has them: SparseOcc's and GaussRender's have none."""
     try:
-        return read_info_file(source, with_boxes=True)
+        return read_info_file(source, with_boxes=True, with_sweeps=True)
     except ValueError as error:
         if "the key 'gt_boxes' is missing" not in str(error):
             raise
-        return read_info_file(source)
+        return read_info_file(source, with_sweeps=True)
 
 
 def _notes(info_file: InfoFile) -> list[str]:
@@ -92,7 +90,7 @@ def _notes(info_file: InfoFile) -> list[str]:
             notes.append(f'{len(lacking)} of {len(records)} frames {sentence}')
 
     note(
-        [r for r in records if not r.occ3d_path],
+        [r for r in records if not occ3d_label_path(r)],
         'have no scene name: Occ3D labels are found by listing gts when training starts, RayIoU needs the names (give --gts)',
     )
     note(

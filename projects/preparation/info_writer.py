@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from projects.occ.atomic_write import write_atomically
-from projects.occ.structures.frame_record import FrameRecord
+from projects.occ.structures.frame_record import LABEL_PATHS, CameraRecord, FrameRecord
 
 INFO_VERSION = 'occ-1.0'
 # Detection categories in the order of mmdetection3d's nuScenes files.
@@ -58,12 +58,39 @@ def record_to_info(record: FrameRecord, sample_idx: int) -> dict[str, Any]:
             'lidar2ego': record.lidar2ego.tolist(),
         },
         'instances': _instances(record),
-        'occ3d_path': record.occ3d_path,
-        'surroundocc_path': record.surroundocc_path,
+        **{f'{name}_path': path(record) for name, path in LABEL_PATHS.items()},
+        **({'label_path': record.label_path} if record.label_path else {}),
+        **({'camera_sweeps': _sweeps(record)} if record.sweeps else {}),
         # mmdetection3d has this key only where there are point classes
         **({'pts_semantic_mask_path': os.path.basename(record.lidarseg_path)} if record.lidarseg_path else {}),
         **({'sort_key': record.sort_key} if record.sort_key else {}),
     }
+
+
+def _sweeps(record: FrameRecord) -> dict[str, dict[int, dict[str, Any]]]:
+    """Camera name -> offset -> image; matrices that are those of the key frame's image are left out."""
+    sweeps: dict[str, dict[int, dict[str, Any]]] = {}
+    for offset, cameras in record.sweeps.items():
+        for name, camera in cameras.items():
+            sweeps.setdefault(name, {})[offset] = _sweep(camera, record.cameras[name])
+    return sweeps
+
+
+def _sweep(camera: CameraRecord, key: CameraRecord) -> dict[str, Any]:
+    image: dict[str, Any] = {
+        'img_path': camera.img_path,
+        'timestamp': camera.timestamp,
+        'sample_data_token': camera.sample_data_token,
+    }
+    if camera.ego2global is None or camera.cam2ego is None:
+        image['lidar2cam'] = camera.lidar2cam.tolist()
+    else:
+        image['ego2global'] = camera.ego2global.tolist()
+    for field in ('cam2img', 'cam2ego'):
+        matrix, usual = getattr(camera, field), getattr(key, field)
+        if matrix is not None and (usual is None or not np.array_equal(matrix, usual)):
+            image[field] = matrix.tolist()
+    return image
 
 
 def _path_in_file(path: str, sensor: str) -> str:

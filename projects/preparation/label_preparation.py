@@ -10,7 +10,7 @@ from tqdm import tqdm
 from projects.occ.datasets.transforms import LoadOccLabels
 from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
 from projects.occ.structures import VoxelGrid
-from projects.occ.structures.frame_record import FrameRecord
+from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path, surroundocc_label_path
 from projects.preparation.label_aggregation import LidarFrame, SceneAggregator
 from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
 from projects.preparation.label_making import LabelSettings, OccLabel, make_label, transform
@@ -112,7 +112,9 @@ def make_labels(
 
 def label_file(folder: Path, record: FrameRecord, grid: VoxelGrid) -> Path:
     """Where the label of a frame lies below a folder."""
-    return folder / 'gts' / record.occ3d_path if grid.frame == 'ego' else folder / 'samples' / record.surroundocc_path
+    if grid.frame == 'ego':
+        return folder / 'gts' / occ3d_label_path(record)
+    return folder / 'samples' / surroundocc_label_path(record)
 
 
 def read_label_file(path: Path, grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:

@@ -129,8 +129,7 @@ def _record(path: Path, index: int) -> FrameRecord:
         ego2global=rigid(arrays['ego2global_rotation_wxyz'], arrays['ego2global_translation']),
         scene_name=path.parent.name,
         frame_idx=index,
-        occ3d_path=f'{path.parent.name}/{path.stem}/labels.npz',
-        surroundocc_path=f'{path.stem}.npy',
+        label_path=f'{path.stem}.npy',
         boxes=BoxRecord(boxes, names, instance_tokens=[str(name) for name in arrays['box_instance']]),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from projects.occ.structures.frame_record import FrameRecord
+from projects.occ.structures.frame_record import LABEL_PATHS, FrameRecord
 from projects.preparation.info_writer import write_info_file
 
 from .nuscenes_tables import DOC, load_tables, read_records, split_scenes
@@ -39,7 +39,7 @@ class PreparedSplit:
 
 def label_path(record: FrameRecord, benchmark: str) -> str:
     """Path of a frame's label below the benchmark's ``gts`` or ``samples``."""
-    return record.occ3d_path if benchmark == 'occ3d' else record.surroundocc_path
+    return LABEL_PATHS[benchmark](record)
 
 
 def prepare_nuscenes(
@@ -160,7 +160,7 @@ def _take_annotations(content: dict, splits: dict[str, list[FrameRecord]]) -> li
                 continue
             parts = str(frame.get('gt_path', '')).replace('\\', '/').split('/')
             if len(parts) >= 3 and parts[-1] == 'labels.npz':
-                records[index] = replace(record, occ3d_path='/'.join(parts[-3:]))
+                records[index] = replace(record, label_path='/'.join(parts[-3:]))
             pose = frame.get('ego_pose', {}).get('translation')
             if pose is not None and np.abs(np.asarray(pose, dtype=np.float64) - record.ego2global[:3, 3]).max() > 0.05:
                 moved.append(record.token)

@@ -169,7 +169,6 @@ def _record(tables, sample: dict, scene_name: str, position: int, point_classes:
             timestamp=data['timestamp'] / 1e6,
             sample_data_token=data['token'],
         )
-    lidar_name = Path(lidar['filename']).name
     return FrameRecord(
         token=sample['token'],
         timestamp=sample['timestamp'] / 1e6,
@@ -182,8 +181,6 @@ def _record(tables, sample: dict, scene_name: str, position: int, point_classes:
         frame_idx=position,
         prev=sample['prev'],
         next=sample['next'],
-        occ3d_path=f'{scene_name}/{sample["token"]}/labels.npz',
-        surroundocc_path=f'{lidar_name}.npy',
         lidarseg_path=point_classes.get(lidar['token'], ''),
         boxes=_boxes(tables, sample, np.linalg.inv(lidar2global)),
     )

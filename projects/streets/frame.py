@@ -186,8 +186,6 @@ class FrameMaker:
             frame_idx=frame,
             prev=self.sample_token(frame - 1),
             next=self.sample_token(frame + 1),
-            occ3d_path=f'{self.scene_name}/{sample}/labels.npz',
-            surroundocc_path=f'{lidar_name}.npy',
             lidarseg_path=f'lidarseg/{VERSION}/{token(sample, "LIDAR_TOP")}_lidarseg.bin',
             boxes=boxes,
         )

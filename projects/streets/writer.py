@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from projects.occ.atomic_write import write_atomically
-from projects.occ.structures.frame_record import FrameRecord
+from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path, surroundocc_label_path
 from projects.preparation.info_writer import CATEGORIES, INFO_VERSION, record_to_info
 from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
 from projects.preparation.lidarseg import LIDARSEG_ID
@@ -34,10 +34,12 @@ def write_frame(root: Path, frame: Frame, config: SyntheticConfig) -> None:
     write_atomically(root / NUSCENES / record.lidarseg_path, lambda file: file.write(raw_classes))
     for name, labels in frame.labels.items():
         if name == 'occ3d':
-            path = root / OCC3D / 'gts' / record.occ3d_path
+            path = root / OCC3D / 'gts' / occ3d_label_path(record)
             write_occ3d_label(str(path), labels, frame.mask_lidar[name], frame.mask_camera[name])
         else:
-            write_surroundocc_label(str(root / SURROUNDOCC / 'samples' / record.surroundocc_path), labels, config.grids[name])
+            write_surroundocc_label(
+                str(root / SURROUNDOCC / 'samples' / surroundocc_label_path(record)), labels, config.grids[name]
+            )
 
 
 def info_of(frame: Frame) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def gaussrender_infos(frames: list[FrameRecord]) -> dict[str, Any]:
                 'token': record.token,
                 'scene_token': record.scene_token,
                 'timestamp': round(record.timestamp * 1e6),
-                'occ_path': f'./data/{SURROUNDOCC}/samples/{record.surroundocc_path}',
+                'occ_path': f'./data/{SURROUNDOCC}/samples/{surroundocc_label_path(record)}',
                 'data': sensors,
             }
         )

@@ -5,6 +5,7 @@ import pytest
 
 from projects.occ.datasets.info_formats import read_info_file
 from projects.occ.datasets.sscbench_kitti360_dataset import sequence_name
+from projects.occ.structures.frame_record import surroundocc_label_path
 from projects.preparation.check_synthetic import check_synthetic, read_marker
 
 
@@ -35,7 +36,7 @@ def test_generated_data_have_no_finding(raw_root, drives, create_data_main, caps
 def test_missing_files_are_found_once(root_copy, create_data_main, capsys):
     record = read_info_file(str(root_copy / 'occ_infos_train.pkl')).records[0]
     (root_copy / 'nuscenes' / record.cameras['CAM_BACK'].img_path).unlink()
-    (root_copy / 'surroundocc_nuscenes' / 'samples' / record.surroundocc_path).unlink()
+    (root_copy / 'surroundocc_nuscenes' / 'samples' / surroundocc_label_path(record)).unlink()
     assert kinds(root_copy) == ['image-missing', 'label-missing']
     (root_copy / 'occ_infos_val.pkl').unlink()
     report = root_copy / 'report.json'

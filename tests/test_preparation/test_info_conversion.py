@@ -5,6 +5,7 @@ import pytest
 
 from projects.occ.datasets import SurroundOccNuScenesDataset
 from projects.occ.datasets.info_formats import read_info_file
+from projects.occ.structures.frame_record import occ3d_label_path
 from projects.preparation.info_conversion import convert_infos
 
 
@@ -17,7 +18,7 @@ def test_every_style_becomes_ours(formats, tmp_path, style):
     before, after = read_info_file(source), read_info_file(str(tmp_path / 'out.pkl'))
     assert after.format == 'occ-1.0'
     for one, other in zip(before.records, after.records, strict=True):
-        assert (one.token, one.scene_name, one.occ3d_path) == (other.token, other.scene_name, other.occ3d_path)
+        assert (one.token, one.scene_name, one.label_path) == (other.token, other.scene_name, other.label_path)
         for name, camera in one.cameras.items():
             assert np.array_equal(camera.lidar2cam, other.cameras[name].lidar2cam)
             assert np.array_equal(camera.cam2img, other.cameras[name].cam2img)
@@ -47,7 +48,7 @@ def test_scene_names_come_from_the_label_folder(formats, tmp_path):
     result = convert_infos(source, tmp_path / 'b.pkl', gts=tmp_path / 'gts')
     assert result.scenes == 1 and not any('scene name' in note for note in result.notes)
     record = read_info_file(str(tmp_path / 'b.pkl')).records[1]
-    assert (record.scene_name, record.occ3d_path) == ('scene-0001', 'scene-0001/token01/labels.npz')
+    assert (record.scene_name, occ3d_label_path(record)) == ('scene-0001', 'scene-0001/token01/labels.npz')
 
 
 def test_errors(formats, tmp_path):

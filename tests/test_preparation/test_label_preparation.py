@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
+from projects.occ.structures.frame_record import occ3d_label_path, surroundocc_label_path
 from projects.preparation.label_making import LabelSettings
 from projects.preparation.label_preparation import make_labels, read_label_file
 from projects.preparation.label_sources import scene_from_folder, scenes_from_infos
@@ -37,7 +38,7 @@ def test_made_labels_agree_with_the_exact_ones(raw_root, scenes, tmp_path, bench
     assert report.own_occupied == report.own_points > 50_000
     # the files are what the data sets read
     record = scenes[0].records[0]
-    name = f'gts/{record.occ3d_path}' if benchmark == 'occ3d' else f'samples/{record.surroundocc_path}'
+    name = f'gts/{occ3d_label_path(record)}' if benchmark == 'occ3d' else f'samples/{surroundocc_label_path(record)}'
     semantics, seen = read_label_file(tmp_path / 'all' / name, grid)
     assert semantics.shape == grid.shape and seen.any()
 
@@ -58,7 +59,7 @@ def test_processes_give_the_same_files(raw_root, scenes, tmp_path):
     for workers in (1, 2):
         make_labels(scenes, grid, tmp_path / str(workers), image_wh=(48, 28), workers=workers)
     for record in (record for scene in scenes for record in scene.records):
-        one, two = (np.load(tmp_path / name / 'gts' / record.occ3d_path) for name in ('1', '2'))
+        one, two = (np.load(tmp_path / name / 'gts' / occ3d_label_path(record)) for name in ('1', '2'))
         assert all(np.array_equal(one[key], two[key]) for key in ('semantics', 'mask_lidar', 'mask_camera'))
 
 
@@ -88,7 +89,7 @@ def test_a_folder_of_plain_arrays_gives_the_same_labels(raw_root, scenes, tmp_pa
     make_labels(scenes[:1], grid, tmp_path / 'infos', image_wh=(48, 28))
     for index, record in enumerate(scenes[0].records):
         one = np.load(out / 'gts' / record.scene_name / f'{index:02d}' / 'labels.npz')
-        other = np.load(tmp_path / 'infos' / 'gts' / record.occ3d_path)
+        other = np.load(tmp_path / 'infos' / 'gts' / occ3d_label_path(record))
         assert (one['semantics'] != other['semantics']).mean() < 1e-4 and not one['mask_camera'].any()
 
 

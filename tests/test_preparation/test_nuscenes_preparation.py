@@ -9,6 +9,7 @@ from projects.occ.datasets import Occ3DNuScenesDataset, SurroundOccNuScenesDatas
 from projects.occ.datasets.info_formats import read_info_file
 from projects.occ.evaluation.functional import lidar_origins
 from projects.occ.evaluation.ray_origin_files import read_ray_origins
+from projects.occ.structures.frame_record import occ3d_label_path
 from projects.preparation import nuscenes
 from projects.preparation.nuscenes import prepare_nuscenes
 from projects.preparation.nuscenes_tables import load_tables, read_records, split_scenes
@@ -79,7 +80,7 @@ def test_missing_labels_are_refused_or_left_out(root_copy, create_data_main, cap
     command = ['occ3d', '--data-root', str(root_copy), '--version', VERSION]
     assert create_data_main(command) == 2
     error = capsys.readouterr().err
-    assert "split 'train': 1 of 4 key frames have no label below" in error and records[1].occ3d_path in error
+    assert "split 'train': 1 of 4 key frames have no label below" in error and occ3d_label_path(records[1]) in error
     assert '--skip-unlabelled' in error
     assert create_data_main([*command, '--skip-unlabelled']) == 0
     assert f'1 frames without a label were left out, e.g. {records[1].token}' in capsys.readouterr().out
@@ -108,7 +109,10 @@ def test_annotations_of_occ3d_are_compared(root_copy, monkeypatch):
     monkeypatch.setattr(nuscenes, 'print_log', lambda message, logger, level: warnings.append((level, message)))
     records = read_info_file(str(root_copy / 'occ_infos_train.pkl')).records
     frames = {
-        record.token: {'gt_path': f'gts/{record.occ3d_path}', 'ego_pose': {'translation': record.ego2global[:3, 3].tolist()}}
+        record.token: {
+            'gt_path': f'gts/{occ3d_label_path(record)}',
+            'ego_pose': {'translation': record.ego2global[:3, 3].tolist()},
+        }
         for record in records
     }
     content = {'train_split': ['scene-0001', 'scene-0002'], 'val_split': ['scene-0003'], 'scene_infos': {'scene-0001': frames}}

@@ -13,7 +13,7 @@ VERSION = 'synthetic-v1'
 
 def same_frame(found, expected, velocities=False):
     """Compares all numbers and names of two records."""
-    for key in 'token scene_name scene_token frame_idx prev next lidar_path occ3d_path surroundocc_path lidarseg_path'.split():
+    for key in 'token scene_name scene_token frame_idx prev next lidar_path label_path lidarseg_path'.split():
         assert getattr(found, key) == getattr(expected, key), key
     assert found.timestamp == pytest.approx(expected.timestamp, abs=1e-6)
     np.testing.assert_allclose(found.lidar2ego, expected.lidar2ego, atol=1e-12)
@@ -172,7 +172,6 @@ def test_eighty_one_real_frames_survive_the_tables(shared_data, tmp_path):
             record.scene_name, record.scene_token, record.frame_idx = name, f'token of {name}', index - first
             record.prev = records[index - 1].token if index > first else ''
             record.next = records[index + 1].token if index + 1 < end else ''
-            record.occ3d_path = f'{name}/{record.token}/labels.npz'
     write_nuscenes_tables(tmp_path, {'mini_val': records}, 'v1.0-mini', (1600, 900))
     tables = load_tables(tmp_path, 'v1.0-mini')
     found = read_records(tables, split_scenes(tables)['mini_val'])

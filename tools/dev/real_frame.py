@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.datasets.info_formats import parse_infos, read_info_file  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
-from projects.occ.structures.frame_record import FrameRecord  # noqa: E402
+from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path, surroundocc_label_path  # noqa: E402
 from projects.occ.visualization.palettes import NUSCENES_PALETTE  # noqa: E402
 from projects.occ.visualization.voxel_drawing import draw_voxels  # noqa: E402
 from projects.preparation.info_writer import write_info_file  # noqa: E402
@@ -111,9 +111,9 @@ def prepare(shared: Path, out: Path) -> list[Path]:
             record = frame.record
             label = make_label([LidarSweep(frame.points(), np.zeros(3))], record, grid)
             if grid.frame == 'ego':
-                write_occ3d_label(labels / record.occ3d_path, label.semantics, label.mask_lidar, label.mask_camera)
+                write_occ3d_label(labels / occ3d_label_path(record), label.semantics, label.mask_lidar, label.mask_camera)
             else:
-                write_surroundocc_label(labels / record.surroundocc_path, label.semantics, grid)
+                write_surroundocc_label(labels / surroundocc_label_path(record), label.semantics, grid)
             picture = out / 'overlays' / f'{record.scene_name}_{labels.relative_to(out).as_posix().replace("/", "_")}.png'
             pixels = overlay(frame, label, grid)
             write_atomically(picture, lambda file, pixels=pixels: file.write(_png(pixels)))
@@ -177,7 +177,7 @@ def overlay(frame: SampleFrame, label: OccLabel, grid: VoxelGrid, opacity: float
 
 def _as_first_frame(record: FrameRecord, scene: str) -> FrameRecord:
     """The samples are the first frames of their scenes, which their own files do not say."""
-    return replace(record, scene_name=scene, frame_idx=0, occ3d_path=f'{scene}/{record.token}/labels.npz')
+    return replace(record, scene_name=scene, frame_idx=0, label_path='')
 
 
 def _folder(shared: Path, name: str) -> Path:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from projects.occ.structures.frame_record import CameraRecord, FrameRecord
+
 KEYS = ('token', 'images', 'cam_names', 'cam2img', 'cam2ref', 'ref2cam', 'depth')
 # rotations written with four digits are accepted
 ROTATION_TOLERANCE = 1e-3
@@ -42,6 +44,15 @@ class CameraFrame:
     def from_files(self) -> bool:
         """Whether the images are paths."""
         return isinstance(self.images[0], str)
+
+    def record(self, frame: str) -> FrameRecord:
+        """The frame as data sets describe theirs; ``frame`` names the reference frame, ``'ego'`` or ``'lidar'``."""
+        ref2cam = 'ego2cam' if frame == 'ego' else 'lidar2cam'
+        cameras = {
+            name: CameraRecord(image if self.from_files else '', cam2img.copy(), **{ref2cam: matrix.copy()})
+            for name, image, cam2img, matrix in zip(self.cam_names, self.images, self.cam2img, self.ref2cam, strict=True)
+        }
+        return FrameRecord(self.token, cameras=cameras)
 
     @classmethod
     def parse(cls, frame: Mapping[str, Any], folder: str | os.PathLike = '', index: int = 0) -> 'CameraFrame':

@@ -18,12 +18,9 @@ from torch import nn
 from projects.occ.atomic_write import write_atomically
 from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_strictly
 from projects.occ.structures import OccDataSample, VoxelGrid
+from projects.occ.structures.frame_inputs import frame_inputs
 
 from .camera_frames import CameraFrame, output_path, read_frames
-
-IMAGE_LOADERS = ('LoadMultiViewImages',)
-LABEL_LOADERS = ('LoadOccLabels', 'LoadSSCBenchLabels')
-DEPTH_LOADERS = ('LoadDepthMaps', 'LoadDepthFromLidar')
 
 
 class _Batches:
@@ -99,11 +96,11 @@ class OccInferencer(BaseInferencer):
         load_weights_strictly(model, checkpoint)
 
     def _init_pipeline(self, cfg: Any) -> Any:
-        steps = [step for step in cfg.test_dataloader.dataset.pipeline if step['type'] not in LABEL_LOADERS]
-        self.needs_depth = any(step['type'] in DEPTH_LOADERS for step in steps)
-        steps = [step for step in steps if step['type'] not in DEPTH_LOADERS]
-        self._loading = Compose([TRANSFORMS.build(step) for step in steps if step['type'] in IMAGE_LOADERS])
-        self._preparing = Compose([TRANSFORMS.build(step) for step in steps if step['type'] not in IMAGE_LOADERS])
+        steps = [TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline]
+        # a loading transform says what it reads: labels are not there, and depth maps are given by hand
+        reads = [getattr(step, 'reads', None) for step in steps]
+        self.needs_depth = 'depth' in reads
+        self._transforms = Compose([step for step, kind in zip(steps, reads) if kind not in ('label', 'depth')])
         return self._prepare
 
     def _init_collate(self, cfg: Any) -> Any:
@@ -142,37 +139,13 @@ class OccInferencer(BaseInferencer):
 
     def _prepare(self, frame: CameraFrame) -> dict:
         """One frame through the test pipeline."""
-        ref2img = frame.ref2cam.copy()
-        ref2img[:, :3] = frame.cam2img @ frame.ref2cam[:, :3]
-        results = dict(
-            token=frame.token,
-            scene_name='',
-            frame_idx=-1,
-            cam_names=list(frame.cam_names),
-            img_paths=list(frame.images) if frame.from_files else [],
-            lidar_path='',
-            cam2img=frame.cam2img.copy(),
-            ref2cam=frame.ref2cam.copy(),
-            ref2img=ref2img,
-            # there are no other frames than the reference frame
-            lidar2ego=np.eye(4),
-            ego2global=np.full((4, 4), np.nan),
-            grid=self.grid,
-        )
-        if frame.from_files:
-            results = self._loading(results)
-        else:
-            sizes = np.array([image.shape[1::-1] for image in frame.images], dtype=np.float64)
-            results.update(img=[image.copy() for image in frame.images], img_wh=sizes, ori_img_wh=sizes.copy())
+        results = frame_inputs(frame.record(self.grid.frame), self.grid.frame)
+        results['grid'] = self.grid
+        if not frame.from_files:
+            results['img'] = [image.copy() for image in frame.images]
         if frame.depth is not None:
-            for name, image, depth in zip(frame.cam_names, results['img'], frame.depth, strict=True):
-                if depth.shape != image.shape[:2]:
-                    raise ValueError(
-                        f'frame {frame.token!r}: the depth map of {name} has the shape {depth.shape}, '
-                        f'its image {image.shape[:2]}'
-                    )
             results['depth'] = [depth.copy() for depth in frame.depth]
-        return self._preparing(results)
+        return self._transforms(results)
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> list[OccDataSample]:
@@ -180,7 +153,7 @@ class OccInferencer(BaseInferencer):
         images = inputs['inputs']['img']
         samples = self.model.test_step(inputs)
         for sample, image in zip(samples, images):
-            if not sample.img_paths:
+            if not sample.get('img_paths'):
                 sample.set_field(image, 'network_images', field_type='data')
         return samples
 

@@ -6,20 +6,22 @@ name                   what tells it
 ``occ-1.x``            our own: the next one plus scene names, frame numbers, label paths, per-camera ego poses, float64
 ``mmdet3d-v2``         ``metainfo`` + ``data_list``, file names without folders, 4x4 matrices as lists (float32-rounded)
 ``bevdet``             ``infos`` is a list, cameras have ``sensor2ego_*``: mmdetection3d 0.x, BEVDet, SurroundOcc's own
-``sparseocc``          as ``bevdet`` but cameras have ``sensor2global_*`` instead, plus camera sweeps (not needed here)
+``sparseocc``          as ``bevdet`` but cameras have ``sensor2global_*`` instead, plus camera sweeps before the key frame
 ``gaussrender``        ``infos`` is a dict of scenes, ``metadata`` lists (scene token, index): GaussRender's SurroundOcc files
 =====================  ===============================================================================================
 
-Matrices stay float64. File paths become relative to the nuScenes root whatever folder they were written for.
+Matrices stay float64. File paths become relative to the nuScenes root whatever folder they were written for. Camera sweeps
+(the images between the key frames) are in ``occ-1.x`` files that were made with them, and in ``sparseocc``; neighbouring key
+frames are found by ``prev`` and ``next`` or by scenes, see ``frame_neighbours.py``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from projects.occ.structures.frame_record import CameraRecord, FrameRecord, rigid
+from projects.occ.structures.frame_record import LABEL_PATHS, CameraRecord, FrameRecord, rigid
 
 from .info_boxes import boxes_from_instances, boxes_from_old_info, old_boxes_are_width_first
 from .safe_pickle import load_numpy_pickle
@@ -42,22 +44,26 @@ class InfoFile:
     metainfo: dict[str, Any] = field(default_factory=dict)
 
 
-def read_info_file(path: str, with_boxes: bool = False, backend_args: dict | None = None) -> InfoFile:
+def read_info_file(
+    path: str, with_boxes: bool = False, with_sweeps: bool = False, backend_args: dict | None = None
+) -> InfoFile:
     """Reads an annotation pickle of any known format.
 
     Args:
         path: The pickle.
         with_boxes: Also read the 3D boxes where the format has them; camera models do not need them.
+        with_sweeps: Also read the camera sweeps where the file has them.
         backend_args: Arguments of mmengine's file backend.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is unsafe, unreadable, of an unknown format, empty, or a frame lacks something.
     """
-    return parse_infos(load_numpy_pickle(path, backend_args), origin=path, with_boxes=with_boxes)
+    content = load_numpy_pickle(path, backend_args)
+    return parse_infos(content, origin=path, with_boxes=with_boxes, with_sweeps=with_sweeps)
 
 
-def parse_infos(content: Any, origin: str = 'annotations', with_boxes: bool = False) -> InfoFile:
+def parse_infos(content: Any, origin: str = 'annotations', with_boxes: bool = False, with_sweeps: bool = False) -> InfoFile:
     """As :func:`read_info_file`, for content that is already in memory; ``origin`` names it in messages."""
     name = _detect_format(content, origin)
     if name == 'gaussrender':
@@ -76,6 +82,9 @@ def parse_infos(content: Any, origin: str = 'annotations', with_boxes: bool = Fa
                 record.boxes = boxes_from_old_info(frame, width_first)
             elif with_boxes:
                 record.boxes = boxes_from_instances(frame.get('instances', ()), metainfo.get('categories', {}))
+            if with_sweeps:
+                parse_sweeps = _parse_old_sweeps if old else _parse_v2_sweeps
+                record.sweeps = parse_sweeps(frame, record)
             records.append(record)
     return InfoFile(name, records, metainfo)
 
@@ -145,19 +154,25 @@ def _base_name(path: str) -> str:
     return path.replace('\\', '/').rsplit('/', 1)[-1]
 
 
-def _occ3d_path(occ_path: Any, token: str, scene_name: str) -> str:
-    """``<scene>/<token>/labels.npz`` from the ``occ_path`` of BEVDet-style files, or from the scene's name."""
+def _occ3d_path(occ_path: Any, token: str) -> str:
+    """``<scene>/<token>/labels.npz`` from the ``occ_path`` of BEVDet-style files, '' if it is something else."""
     if isinstance(occ_path, str):
         parts = [part for part in occ_path.replace('\\', '/').split('/') if part]
         if parts and parts[-1] == 'labels.npz':
             parts = parts[:-1]
         if len(parts) >= 2 and parts[-1] == token:
             return '/'.join([*parts[-2:], 'labels.npz'])
-    return f'{scene_name}/{token}/labels.npz' if scene_name else ''
+    return ''
+
+
+def _with_label_path(record: FrameRecord, named: Sequence[str | None]) -> FrameRecord:
+    """The record with the first of the named label paths that is not where a benchmark has it anyway."""
+    usual = [path(record) for path in LABEL_PATHS.values()]
+    record.label_path = next((path for path in named if path and path not in usual), '')
+    return record
 
 
 def _parse_v2_frame(info: Mapping, version: str) -> FrameRecord:
-    lidar_name = _base_name(info['lidar_points']['lidar_path'])
     cameras = {}
     for name, camera in info['images'].items():
         if 'lidar2cam' not in camera or 'cam2img' not in camera:
@@ -172,7 +187,7 @@ def _parse_v2_frame(info: Mapping, version: str) -> FrameRecord:
             sample_data_token=camera.get('sample_data_token', ''),
         )
     scene_name, lidarseg = info.get('scene_name') or '', info.get('pts_semantic_mask_path')
-    return FrameRecord(
+    record = FrameRecord(
         token=info['token'],
         timestamp=float(info['timestamp']),
         lidar_path=sensor_path(info['lidar_points']['lidar_path'], 'LIDAR_TOP'),
@@ -184,11 +199,36 @@ def _parse_v2_frame(info: Mapping, version: str) -> FrameRecord:
         frame_idx=int(info.get('frame_idx', -1)),
         prev=info.get('prev') or '',
         next=info.get('next') or '',
-        occ3d_path=info.get('occ3d_path') or _occ3d_path(info.get('occ_path'), info['token'], scene_name),
-        surroundocc_path=info.get('surroundocc_path') or f'{lidar_name}.npy',
         lidarseg_path=f'lidarseg/{version}/{_base_name(lidarseg)}' if lidarseg else '',
         sort_key=info.get('sort_key') or '',
     )
+    occ3d_path = info.get('occ3d_path') or _occ3d_path(info.get('occ_path'), info['token'])
+    return _with_label_path(record, (info.get('label_path'), occ3d_path, info.get('surroundocc_path')))
+
+
+def _parse_v2_sweeps(info: Mapping, record: FrameRecord) -> dict[int, dict[str, CameraRecord]]:
+    """Of our own files; what is not written is that of the key frame's image."""
+    sweeps: dict[int, dict[str, CameraRecord]] = {}
+    for name, images in info.get('camera_sweeps', {}).items():
+        key = record.cameras[name]
+        for offset, image in images.items():
+            what = f'{name}.camera_sweeps[{offset}]'
+            cam2ego = _matrix(image['cam2ego'], 4, f'{what}.cam2ego') if 'cam2ego' in image else key.cam2ego
+            if 'lidar2cam' in image:
+                ego2global, lidar2cam = None, _matrix(image['lidar2cam'], 4, f'{what}.lidar2cam')
+            else:
+                ego2global = _matrix(image['ego2global'], 4, f'{what}.ego2global')
+                lidar2cam = np.linalg.inv(ego2global @ cam2ego) @ record.ego2global @ record.lidar2ego
+            sweeps.setdefault(int(offset), {})[name] = CameraRecord(
+                img_path=sensor_path(image['img_path'], name),
+                cam2img=_matrix(image['cam2img'], 3, f'{what}.cam2img') if 'cam2img' in image else key.cam2img,
+                lidar2cam=lidar2cam,
+                cam2ego=cam2ego,
+                ego2global=ego2global,
+                timestamp=image.get('timestamp'),
+                sample_data_token=image.get('sample_data_token', ''),
+            )
+    return sweeps
 
 
 def _parse_old_frame(info: Mapping) -> FrameRecord:
@@ -214,8 +254,8 @@ def _parse_old_frame(info: Mapping) -> FrameRecord:
             timestamp=camera['timestamp'] / 1e6 if 'timestamp' in camera else None,
             sample_data_token=camera.get('sample_data_token', ''),
         )
-    occ3d_path = _occ3d_path(info.get('occ_path'), info['token'], info.get('scene_name') or '')
-    return FrameRecord(
+    occ3d_path = _occ3d_path(info.get('occ_path'), info['token'])
+    record = FrameRecord(
         token=info['token'],
         timestamp=info['timestamp'] / 1e6,
         lidar_path=sensor_path(info['lidar_path'], 'LIDAR_TOP'),
@@ -227,9 +267,28 @@ def _parse_old_frame(info: Mapping) -> FrameRecord:
         frame_idx=int(info.get('frame_idx', -1)),
         prev=info.get('prev') or '',
         next=info.get('next') or '',
-        occ3d_path=occ3d_path,
-        surroundocc_path=_base_name(info['lidar_path']) + '.npy',
     )
+    return _with_label_path(record, (occ3d_path,))
+
+
+def _parse_old_sweeps(info: Mapping, record: FrameRecord) -> dict[int, dict[str, CameraRecord]]:
+    """Of SparseOcc's files: images before the key frame, the latest first. The LiDAR sweeps of other files are left out."""
+    sweeps = {}
+    for position, sweep in enumerate(info.get('sweeps', ())):
+        if not all(isinstance(image, Mapping) and 'sensor2global_rotation' in image for image in sweep.values()):
+            return {}
+        sweeps[-1 - position] = {
+            name: CameraRecord(
+                img_path=sensor_path(image['data_path'], name),
+                cam2img=_matrix(image['cam_intrinsic'], 3, f'sweeps[{position}].{name}.cam_intrinsic'),
+                lidar2cam=np.linalg.inv(rigid(image['sensor2global_rotation'], image['sensor2global_translation']))
+                @ record.ego2global
+                @ record.lidar2ego,
+                timestamp=image['timestamp'] / 1e6 if 'timestamp' in image else None,
+            )
+            for name, image in sweep.items()
+        }
+    return sweeps
 
 
 def _parse_gaussrender(content: Mapping, origin: str) -> InfoFile:
@@ -274,8 +333,8 @@ def _parse_gaussrender_frame(frame: Mapping, scene: str) -> FrameRecord:
             cam2ego=cam2ego,
             ego2global=cam_ego2global,
         )
-    occ3d_path = _occ3d_path(frame.get('occ_path'), frame['token'], '')
-    return FrameRecord(
+    occ3d_path = _occ3d_path(frame.get('occ_path'), frame['token'])
+    record = FrameRecord(
         token=frame['token'],
         timestamp=frame['timestamp'] / 1e6,
         lidar_path=sensor_path(lidar['filename'], 'LIDAR_TOP'),
@@ -284,6 +343,5 @@ def _parse_gaussrender_frame(frame: Mapping, scene: str) -> FrameRecord:
         cameras=cameras,
         scene_token=frame.get('scene_token') or scene,
         scene_name=occ3d_path.split('/')[0],
-        occ3d_path=occ3d_path,
-        surroundocc_path=_base_name(lidar['filename']) + '.npy',
     )
+    return _with_label_path(record, (occ3d_path,))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from mmdet3d.registry import DATASETS
 
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
-from projects.occ.structures.frame_record import FrameRecord
+from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path
 
 from .nuscenes_occ_dataset import NuScenesOccDataset, scenes_by_token
 
@@ -31,7 +31,7 @@ class Occ3DNuScenesDataset(NuScenesOccDataset):
 
     def label_path(self, record: FrameRecord) -> str:
         """``<scene>/<token>/labels.npz``."""
-        return record.occ3d_path
+        return occ3d_label_path(record)
 
     def load_data_list(self) -> list[dict]:
         """As in the base class; looks up scene names once if the annotation file has none."""
@@ -39,13 +39,11 @@ class Occ3DNuScenesDataset(NuScenesOccDataset):
         self._scanned = False
         return super().load_data_list()
 
-    def parse_data_info(self, raw_data_info: FrameRecord) -> dict:
-        """As in the base class, with the scene's name and the label path filled in where the file lacks them."""
-        record = raw_data_info
-        if not record.occ3d_path:
+    def complete(self, record: FrameRecord) -> FrameRecord:
+        """As in the base class, with the scene's name where the file lacks it."""
+        if not occ3d_label_path(record):
             if not self._scanned:
                 self._scenes = scenes_by_token(self.data_prefix['occ'])
                 self._scanned = True
-            scene = record.scene_name or self._scenes.get(record.token, '')
-            record = replace(record, scene_name=scene, occ3d_path=f'{scene}/{record.token}/labels.npz' if scene else '')
-        return super().parse_data_info(record)
+            record = replace(record, scene_name=self._scenes.get(record.token, ''))
+        return super().complete(record)

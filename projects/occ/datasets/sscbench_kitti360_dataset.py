@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import mmcv
@@ -14,6 +13,7 @@ from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, KITTI360_COLORS
+from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 
 from .frame_dataset import FrameDataset
 from .kitti360_labels import LABEL_SUFFIX, read_label, warn_if_upper_classes_miss
@@ -61,12 +61,12 @@ class SSCBenchKITTI360Dataset(FrameDataset):
     label ``<occ>/<sequence>/<frame>_1_1.npy``, which ``LoadSSCBenchLabels`` loads, its depth map
     ``<depth>/<sequence>/<frame>.npy``, for ``LoadDepthMaps``.
 
-    An item that reaches the pipeline has the keys of the nuScenes data sets that :class:`OccDataSample` lists, for one camera:
-    ``token`` (``<sequence>_<frame>``), ``scene_name`` (sequence), ``frame_idx`` (number of the frame), ``cam_names``,
-    ``img_paths``, ``depth_paths``, ``cam2img`` (1, 3, 3), ``ref2cam`` and ``ref2img`` (1, 4, 4), ``occ_path``, ``grid``,
-    ``sample_idx``. The ego frame is the Velodyne's (``lidar2ego`` is the identity). ``ego2global`` is NaN without ``poses``.
-    ``lidar_path`` is empty unless ``data_prefix`` has ``pts``; then it is
-    ``<pts>/<sequence>/velodyne_points/data/<frame>.bin``.
+    A frame's token is ``<sequence>_<frame>``, its ``scene_name`` the sequence, its ``frame_idx`` the number of the frame. By
+    definition the ego frame is the Velodyne's (``lidar2ego`` is the identity). There is no ``ego2global`` without ``poses``,
+    and no ``lidar_path`` unless ``data_prefix`` has ``pts``; then it is ``<pts>/<sequence>/velodyne_points/data/<frame>.bin``.
+
+    Neighbouring frames need ``poses``. Key frames are ``frame_stride`` apart (half a second); with ``neighbours='sweeps'`` an
+    offset counts images of KITTI-360 (10 Hz), those between the key frames included.
 
     Args:
         grid: Fields of :class:`VoxelGrid`, or one.
@@ -74,7 +74,6 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         data_prefix: Folders below ``data_root``: ``img`` and ``voxels`` (default ``data_2d_raw``), ``occ``
             (``preprocess/labels``), ``depth`` (``depth``), and ``pts`` (none) where LiDAR sweeps are at hand.
         split: ``'train'``, ``'val'``, ``'test'`` or ``'trainval'``.
-        pipeline: Transforms.
         sequences: Numbers of the drives to take instead of the split's.
         calibration: Folder below ``data_root`` with KITTI-360's ``perspective.txt`` and ``calib_cam_to_velo.txt``. None for the
             published calibration, which is what others' weights and numbers go with; the files say the same but for the
@@ -82,11 +81,11 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         frame_map: File below ``data_root`` that tells the frame of KITTI-360 for each one of SSCBench
             (``kitti_360_match.txt``), by which the sweeps are found. None if their files are numbered as in SSCBench.
         poses: Folder below ``data_root`` with ``<sequence>.npz``, made by ``tools/create_data.py sscbench-kitti360``; then
-            ``ego2global`` is the Velodyne's pose in the world, NaN for the frames that KITTI-360 has none of.
+            ``ego2global`` is the Velodyne's pose in the world, for the frames that KITTI-360 has one of.
         frame_stride: The benchmark uses every fifth frame; a frame whose number it does not divide is refused.
-        test_mode: As in mmengine.
         backend_args: Arguments of mmengine's file backend for listing folders.
-        **kwargs: Arguments of :class:`FrameDataset` (``skip_corrupt``) and of mmengine's ``BaseDataset``.
+        **kwargs: Arguments of :class:`FrameDataset` (``pipeline``, ``frames``, ``skip_corrupt``, ...) and of mmengine's
+            ``BaseDataset``.
 
     Raises:
         ValueError: If the grid does not fit the benchmark, an argument is wrong, or the folders hold other frames or images
@@ -106,19 +105,17 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         data_root: str = '',
         data_prefix: Mapping[str, str] | None = None,
         split: str = 'train',
-        pipeline: Sequence = (),
         sequences: Sequence[int] | None = None,
         calibration: str | None = None,
         frame_map: str | None = None,
         poses: str | None = None,
         frame_stride: int = 5,
-        test_mode: bool = False,
         backend_args: dict | None = None,
         **kwargs,
     ) -> None:
-        self.grid = VoxelGrid.build(grid)
+        grid = VoxelGrid.build(grid)
         expected = ('lidar', 0, len(self.METAINFO['classes']))
-        found = (self.grid.frame, self.grid.free_index, self.grid.num_classes)
+        found = (grid.frame, grid.free_index, grid.num_classes)
         if found != expected:
             raise ValueError(
                 f'{type(self).__name__}: SSCBench-KITTI-360 labels need grid.frame, grid.free_index and number of class_names '
@@ -145,53 +142,43 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         self.poses = poses
         self.frame_stride = frame_stride
         self.backend_args = backend_args
-        super().__init__(
-            data_root=data_root,
-            data_prefix=prefix,
-            pipeline=pipeline,
-            test_mode=test_mode,
-            **kwargs,
-        )
-        self._metainfo['grid'] = asdict(self.grid)
+        super().__init__(grid=grid, data_root=data_root, data_prefix=prefix, cam_names=(CAMERA,), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Lists the frames of the split and looks at a few of their files."""
+        if self.poses is None and len(self.frames) > 1:
+            raise ValueError(
+                f'dataset.frames={self.frames} needs the poses of the drives: make them with tools/create_data.py '
+                f"sscbench-kitti360 --kitti360 and set dataset.poses='poses' ({_HOW})"
+            )
         if self.calibration is None:
             self.camera = published_calibration()
         else:
             self.camera = read_kitti360_calibration(join_path(self.data_root, self.calibration), self.backend_args)
         path = self.frame_map and join_path(self.data_root, self.frame_map)
         raw_frames = read_frame_map(path, self.backend_args) if path else None
-        data_list = [
-            self._paths(sequence, frame, raw_frames)
-            for sequence in map(sequence_name, self.sequences)
-            for frame in self._frames(sequence)
-        ]
-        if self.poses is not None:
-            self._add_poses(data_list)
+        records = []
+        for sequence in map(sequence_name, self.sequences):
+            frames = self._frames(sequence)
+            poses = self._poses(sequence)
+            records += [self._record(sequence, frame, raw_frames, poses) for frame in frames]
+            if self.neighbours == 'sweeps' and len(self.frames) > 1:
+                self._add_sweeps(sequence, records[-len(frames) :], poses)
+        data_list = self.list_frames(records, range(len(records)), self.frame_stride)
+        checked = [self.parse_data_info(records[index]) for index in (0, len(records) // 2, -1)]
         if self.sequences == SPLITS[self.split]:
-            what = f'{self.split}: {len(data_list)} frames (the published split has {SPLIT_FRAMES[self.split]})'
+            what = f'{self.split}: {len(records)} frames (the published split has {SPLIT_FRAMES[self.split]})'
         else:
-            what = f'drives {list(self.sequences)}: {len(data_list)} frames'
+            what = f'drives {list(self.sequences)}: {len(records)} frames'
         print_log(f'SSCBench-KITTI-360 {what}', logger='current', level=logging.INFO)
-        self._check_image_size(data_list[0])
-        self._check_classes([data_list[0], data_list[len(data_list) // 2], data_list[-1]])
+        self._check_image_size(checked[0])
+        self._check_classes(checked)
         return data_list
 
-    def get_data_info(self, idx: int) -> dict:
-        """One frame as the pipeline gets it."""
-        info = super().get_data_info(idx)
-        info.update(self.camera.matrices(), lidar2ego=np.eye(4), grid=self.grid)
-        info.setdefault('ego2global', np.full((4, 4), np.nan))
-        return info
-
-    def _add_poses(self, data_list: list[dict]) -> None:
-        folder = join_path(self.data_root, self.poses)
-        poses = {sequence: read_poses(join_path(folder, f'{sequence}.npz')) for sequence in map(sequence_name, self.sequences)}
-        for info in data_list:
-            pose = poses[info['scene_name']].get(info['frame_idx'])
-            if pose is not None:
-                info['ego2global'] = pose
+    def _poses(self, sequence: str) -> dict[int, np.ndarray]:
+        if self.poses is None:
+            return {}
+        return read_poses(join_path(self.data_root, self.poses, f'{sequence}.npz'))
 
     def _frames(self, sequence: str) -> list[str]:
         folder = join_path(self.data_prefix['voxels'], sequence, 'voxels')
@@ -219,7 +206,13 @@ class SSCBenchKITTI360Dataset(FrameDataset):
                 )
         return frames
 
-    def _paths(self, sequence: str, frame: str, raw_frames: dict[tuple[str, str], str] | None) -> dict:
+    def _record(
+        self,
+        sequence: str,
+        frame: str,
+        raw_frames: dict[tuple[str, str], str] | None,
+        poses: Mapping[int, np.ndarray],
+    ) -> FrameRecord:
         lidar_path = ''
         if 'pts' in self.data_prefix:
             raw = frame if raw_frames is None else raw_frames.get((sequence, frame))
@@ -227,17 +220,39 @@ class SSCBenchKITTI360Dataset(FrameDataset):
                 raise ValueError(
                     f"'{self.frame_map}' has no row for frame {frame} of {sequence}; it belongs to another release ({_HOW})"
                 )
-            lidar_path = join_path(self.data_prefix['pts'], sequence, 'velodyne_points', 'data', f'{raw}.bin')
-        return dict(
+            lidar_path = f'{sequence}/velodyne_points/data/{raw}.bin'
+        return FrameRecord(
             token=f'{sequence}_{frame}',
             scene_name=sequence,
             frame_idx=int(frame),
-            cam_names=[CAMERA],
-            img_paths=[join_path(self.data_prefix['img'], sequence, CAMERA, 'data_rect', f'{frame}.png')],
             lidar_path=lidar_path,
-            occ_path=join_path(self.data_prefix['occ'], sequence, f'{frame}{LABEL_SUFFIX}'),
-            depth_paths=[join_path(self.data_prefix['depth'], sequence, f'{frame}.npy')],
+            lidar2ego=np.eye(4),
+            ego2global=poses.get(int(frame)),
+            cameras={CAMERA: self._camera(sequence, frame, self.camera.ref2cam)},
+            label_path=f'{sequence}/{frame}{LABEL_SUFFIX}',
         )
+
+    def _camera(self, sequence: str, frame: str, lidar2cam: np.ndarray) -> CameraRecord:
+        return CameraRecord(
+            img_path=f'{sequence}/{CAMERA}/data_rect/{frame}.png',
+            cam2img=self.camera.cam2img,
+            lidar2cam=lidar2cam,
+            depth_path=f'{sequence}/{frame}.npy',
+        )
+
+    def _add_sweeps(self, sequence: str, records: Sequence[FrameRecord], poses: Mapping[int, np.ndarray]) -> None:
+        """Puts the images of the asked offsets into the records, where there are an image and a pose."""
+        folder = join_path(self.data_prefix['img'], sequence, CAMERA, 'data_rect')
+        images = set(list_dir_or_file(folder, list_dir=False, suffix='.png', backend_args=self.backend_args))
+        for record in records:
+            pose = record.ego2global
+            for offset in self.frames[1:]:
+                number = record.frame_idx + offset
+                frame = f'{number:06d}'
+                if pose is None or number not in poses or f'{frame}.png' not in images:
+                    continue
+                lidar2cam = self.camera.ref2cam @ np.linalg.inv(poses[number]) @ pose
+                record.sweeps[offset] = {CAMERA: self._camera(sequence, frame, lidar2cam)}
 
     def _check_image_size(self, info: dict) -> None:
         """The calibration is for one image size. A missing or damaged image is left to the transform that loads it."""

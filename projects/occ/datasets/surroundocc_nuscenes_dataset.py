@@ -3,7 +3,7 @@
 from mmdet3d.registry import DATASETS
 
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
-from projects.occ.structures.frame_record import FrameRecord
+from projects.occ.structures.frame_record import FrameRecord, surroundocc_label_path
 
 from .nuscenes_occ_dataset import NuScenesOccDataset
 
@@ -28,4 +28,4 @@ class SurroundOccNuScenesDataset(NuScenesOccDataset):
 
     def label_path(self, record: FrameRecord) -> str:
         """``<LiDAR file name>.npy``."""
-        return record.surroundocc_path
+        return surroundocc_label_path(record)

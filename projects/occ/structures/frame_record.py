@@ -1,6 +1,6 @@
-"""The one internal description of a key frame that every annotation format is turned into."""
+"""The one internal description of a key frame that every source of frames is turned into."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,25 +12,31 @@ MAX_EGO_MOTION_DEG = 3.0
 
 @dataclass
 class CameraRecord:
-    """One camera of a key frame; matrices are float64.
+    """One image and its camera; matrices are float64.
 
     Attributes:
-        img_path: Path relative to the nuScenes root, e.g. ``samples/CAM_FRONT/x.jpg``.
+        img_path: Path below the folder of the images (nuScenes: its root, e.g. ``samples/CAM_FRONT/x.jpg``), '' if the image
+            is no file.
         cam2img: (3, 3) intrinsics, pixels.
-        lidar2cam: (4, 4) LiDAR (LiDAR time) -> camera (camera time), with the ego motion in between.
-        cam2ego: (4, 4) camera -> ego at camera time (a constant of the vehicle), or None if the format lacks it.
-        ego2global: (4, 4) ego -> global at camera time, or None if the format lacks it.
+        lidar2cam: (4, 4) LiDAR (LiDAR time of the key frame) -> camera (camera time), with the ego motion in between, or None
+            if there is no LiDAR; then ``ego2cam`` is there.
+        cam2ego: (4, 4) camera -> ego at camera time (a constant of the vehicle), or None if the source lacks it.
+        ego2global: (4, 4) ego -> global at camera time, or None if the source lacks it.
+        ego2cam: (4, 4) ego (LiDAR time) -> camera (camera time), only where there is no ``lidar2cam``.
         timestamp: Seconds, or None.
         sample_data_token: nuScenes token of the image, or ''.
+        depth_path: Path of the image's depth map below the folder of the depth maps, or ''.
     """
 
     img_path: str
     cam2img: np.ndarray
-    lidar2cam: np.ndarray
+    lidar2cam: np.ndarray | None = None
     cam2ego: np.ndarray | None = None
     ego2global: np.ndarray | None = None
+    ego2cam: np.ndarray | None = None
     timestamp: float | None = None
     sample_data_token: str = ''
+    depth_path: str = ''
 
 
 @dataclass
@@ -57,39 +63,62 @@ class BoxRecord:
 class FrameRecord:
     """One key frame; matrices are float64, metres.
 
+    What a source does not know is None, '' or -1; nothing is made up.
+
     Attributes:
-        token: nuScenes sample token.
-        timestamp: Seconds (LiDAR).
-        lidar_path: Path of the LiDAR file relative to the nuScenes root.
-        lidar2ego: (4, 4).
-        ego2global: (4, 4) at LiDAR time.
+        token: Name of the frame (nuScenes: sample token).
+        timestamp: Seconds (LiDAR), or None.
+        lidar_path: Path of the LiDAR file below the folder of the LiDAR files (nuScenes: its root), or ''.
+        lidar2ego: (4, 4), or None.
+        ego2global: (4, 4) at LiDAR time, or None.
         cameras: By camera name.
-        scene_name, scene_token: '' if the format lacks them.
+        sweeps: Camera images between the key frames: offset (-1 is the image before that of the key frame, 1 the one after it,
+            ...) -> camera name -> image. Their ``lidar2cam`` maps from the LiDAR of *this* frame. Only if asked for when
+            reading.
+        scene_name, scene_token: '' if unknown.
         frame_idx: Position in the scene, -1 if unknown.
-        prev, next: Sample tokens of the neighbours, '' at the ends of a scene or if unknown.
-        occ3d_path: ``<scene>/<token>/labels.npz`` below Occ3D's ``gts`` folder, or '' if unknown.
-        surroundocc_path: ``<lidar file name>.npy``.
+        prev, next: Tokens of the neighbours, '' at the ends of a scene or if unknown.
+        label_path: Path of the label below the benchmark's folder of labels as the source names it, or '';
+            :func:`occ3d_label_path` and :func:`surroundocc_label_path` know where the benchmarks have it.
         lidarseg_path: Point classes of the LiDAR file relative to the nuScenes root, '' if there are none or if unknown.
         sort_key: By which data sets sort the frames that they use, '' for the order of the file.
         boxes: Only if asked for when reading.
     """
 
     token: str
-    timestamp: float
-    lidar_path: str
-    lidar2ego: np.ndarray
-    ego2global: np.ndarray
+    timestamp: float | None = None
+    lidar_path: str = ''
+    lidar2ego: np.ndarray | None = None
+    ego2global: np.ndarray | None = None
     cameras: dict[str, CameraRecord] = field(default_factory=dict)
+    sweeps: dict[int, dict[str, CameraRecord]] = field(default_factory=dict)
     scene_name: str = ''
     scene_token: str = ''
     frame_idx: int = -1
     prev: str = ''
     next: str = ''
-    occ3d_path: str = ''
-    surroundocc_path: str = ''
+    label_path: str = ''
     lidarseg_path: str = ''
     sort_key: str = ''
     boxes: BoxRecord | None = None
+
+
+def occ3d_label_path(record: FrameRecord) -> str:
+    """Where Occ3D has a frame's label: ``<scene>/<token>/labels.npz`` below ``gts``, '' if the scene is unknown."""
+    if record.label_path.endswith('labels.npz'):
+        return record.label_path
+    return f'{record.scene_name}/{record.token}/labels.npz' if record.scene_name else ''
+
+
+def surroundocc_label_path(record: FrameRecord) -> str:
+    """Where SurroundOcc has a frame's label: ``<LiDAR file name>.npy`` in one folder."""
+    if record.label_path.endswith('.npy'):
+        return record.label_path
+    return record.lidar_path.replace('\\', '/').rsplit('/', 1)[-1] + '.npy'
+
+
+# The nuScenes benchmarks by their short names. Both have all frames, so one annotation file serves both.
+LABEL_PATHS: dict[str, Callable[[FrameRecord], str]] = {'occ3d': occ3d_label_path, 'surroundocc': surroundocc_label_path}
 
 
 def rigid(rotation: Sequence, translation: Sequence) -> np.ndarray:
@@ -152,7 +181,7 @@ def geometry_problems(record: FrameRecord) -> list[str]:
         check(f'{name}.ego2global', camera.ego2global)
         if not np.isfinite(camera.cam2img).all() or min(camera.cam2img[0, 0], camera.cam2img[1, 1]) <= 0:
             problems.append(f'{name}.cam2img has no positive finite focal lengths')
-        if problems or camera.cam2ego is None:
+        if problems or any(matrix is None for matrix in (camera.cam2ego, camera.lidar2cam, record.lidar2ego)):
             continue
         motion = camera.cam2ego @ camera.lidar2cam @ np.linalg.inv(record.lidar2ego)
         shift = float(np.linalg.norm(motion[:3, 3]))

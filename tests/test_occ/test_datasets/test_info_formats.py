@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from projects.occ.datasets.info_formats import parse_infos, read_info_file, sensor_path
-from projects.occ.structures.frame_record import geometry_problems, rigid
+from projects.occ.structures.frame_record import geometry_problems, occ3d_label_path, rigid, surroundocc_label_path
 from projects.preparation.info_conversion import convert_infos
 from projects.preparation.info_writer import write_info_file
 
@@ -29,7 +29,7 @@ def test_every_format_gives_the_same_frames(formats, tmp_path, style):
     for record, frame in zip(info_file.records, frames):
         assert record.timestamp == pytest.approx(frame.timestamp / 1e6, abs=1e-5)
         assert record.lidar_path == frame.lidar['filename']
-        assert record.surroundocc_path == frame.lidar['filename'].rsplit('/', 1)[-1] + '.npy'
+        assert surroundocc_label_path(record) == frame.lidar['filename'].rsplit('/', 1)[-1] + '.npy'
         np.testing.assert_allclose(record.lidar2ego, formats.se3(frame.lidar['calib']), atol=1e-6)
         np.testing.assert_allclose(record.ego2global, formats.se3(frame.lidar['pose']), atol=1e-4)
         assert record.lidar2ego.dtype == np.float64
@@ -46,7 +46,7 @@ def test_every_format_gives_the_same_frames(formats, tmp_path, style):
 def test_occ3d_path_comes_from_scene_and_token(formats, style):
     frame = formats.RawFrame(2)
     record = parse_infos(formats.styles[style]([frame])).records[0]
-    assert record.occ3d_path == 'scene-0002/token02/labels.npz'
+    assert occ3d_label_path(record) == 'scene-0002/token02/labels.npz'
     assert (record.scene_name, record.frame_idx) == ('scene-0002', 0)
 
 
@@ -54,11 +54,11 @@ def test_occ3d_path_uses_the_last_two_parts_of_occ_path(formats):
     content = formats.bevdet_infos([formats.RawFrame(0)], with_scene=False)
     content['infos'][0]['occ_path'] = '/some/where/else/gts/scene-0999/token00'
     record = parse_infos(content).records[0]
-    assert record.occ3d_path == 'scene-0999/token00/labels.npz'
+    assert occ3d_label_path(record) == 'scene-0999/token00/labels.npz'
     assert record.scene_name == 'scene-0999'
     # SurroundOcc's own files use the key for something else
     content['infos'][0]['occ_path'] = './data/nuscenes_occ/samples/x.pcd.bin.npy'
-    assert parse_infos(content).records[0].occ3d_path == ''
+    assert occ3d_label_path(parse_infos(content).records[0]) == ''
 
 
 def test_gaussrender_metadata_gives_sort_keys_with_padded_index(formats):
@@ -170,7 +170,7 @@ def test_written_file_reads_back_exactly(formats, tmp_path):
     assert again.format == 'occ-1.0'
     assert again.metainfo['version'] == 'v1.0-mini'
     for old, new in zip(records, again.records):
-        for key in ('token', 'timestamp', 'scene_name', 'frame_idx', 'occ3d_path', 'surroundocc_path', 'lidar_path'):
+        for key in ('token', 'timestamp', 'scene_name', 'frame_idx', 'label_path', 'lidar_path'):
             assert getattr(old, key) == getattr(new, key)
         assert np.array_equal(old.lidar2ego, new.lidar2ego) and np.array_equal(old.ego2global, new.ego2global)
         for name in old.cameras:
@@ -275,4 +275,4 @@ def test_real_v2_file(shared_data):
     assert geometry_problems(record) == []
     assert (shared_data / 'nuscenes_frame' / record.lidar_path.rsplit('/', 1)[-1]).is_file()
     assert len(record.boxes.names) == 68  # of 69, one has no detection class
-    assert record.occ3d_path == ''
+    assert occ3d_label_path(record) == ''

@@ -12,15 +12,20 @@ from mmdet3d.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class ResizeCropFlipImages(BaseTransform):
-    """Resizes, crops, flips and rotates all images of a frame alike and moves ``ref2img`` with them.
+    """Resizes, crops, flips and rotates all images of an item alike and moves ``ref2img`` and ``warp`` with them.
 
     Training draws ``r ~ U(resize_lim)``, the crop's upper edge from ``bot_pct_lim`` (the share cut off below), its left edge
     anywhere, a flip with probability 1/2 if ``rand_flip``, and an angle from ``rot_lim``. Testing uses the smallest resize
     that covers ``final_wh``, the mean of ``bot_pct_lim``, the horizontal middle, no flip and no rotation. With the default
     limits a 1600x900 image loses its four top rows and nothing else.
 
-    Only ``ref2img`` and ``img_wh`` change: ``cam2img``, by which the renderer looks, stays that of the original image. Pixel
-    centres are at +0.5, so resizing scales pixel coordinates and nothing else; the factor is the ratio of the rounded sizes.
+    One draw serves all views of an item, those of neighbouring frames included, so that a network which compares frames or
+    cameras compares like with like; with ``per_camera`` each camera has a draw of its own, which its images of all frames
+    share. The original images may have different sizes; all results have one.
+
+    Only ``ref2img``, ``warp`` and ``img_wh`` change: ``cam2img``, by which the renderer looks, stays that of the original
+    image. Pixel centres are at +0.5, so resizing scales pixel coordinates and nothing else; the factor is the ratio of the
+    rounded sizes.
     Depth maps, if loaded, go along; they keep their metres, take the nearest pixel and have 0 (none) where an image is padded.
 
     Args:
@@ -30,6 +35,9 @@ class ResizeCropFlipImages(BaseTransform):
         bot_pct_lim: Smallest and largest share of the height cut off at the bottom.
         rot_lim: Smallest and largest angle in degrees, counter-clockwise.
         rand_flip: Mirror left-right with probability 1/2. The scene is not mirrored: ``ref2img`` says where its points went.
+        per_camera: Draw once per camera instead of once per item.
+        relative: ``resize_lim`` are multiples of the factor that makes an image just cover ``final_wh`` (that of testing),
+            and not of its own size: for cameras of different sizes.
 
     Raises:
         ValueError: If a limit pair is out of order or out of range, or a size is not positive.
@@ -43,6 +51,8 @@ class ResizeCropFlipImages(BaseTransform):
         bot_pct_lim: Sequence[float] = (0.0, 0.0),
         rot_lim: Sequence[float] = (0.0, 0.0),
         rand_flip: bool = False,
+        per_camera: bool = False,
+        relative: bool = False,
     ) -> None:
         if np.shape(final_wh) != (2,) or min(final_wh) <= 0:
             raise ValueError(f'ResizeCropFlipImages.final_wh must be (width, height) in pixels, got {final_wh}')
@@ -59,17 +69,28 @@ class ResizeCropFlipImages(BaseTransform):
         self.bot_pct_lim = tuple(bot_pct_lim)
         self.rot_lim = tuple(rot_lim)
         self.rand_flip = rand_flip
+        self.per_camera = per_camera
+        self.relative = relative
 
     def transform(self, results: dict) -> dict:
-        """Changes ``img``, ``ref2img``, ``img_wh`` and, if there, ``depth``."""
-        draws = [random.random() for _ in range(5)] if self.training else None
+        """Changes ``img``, ``ref2img``, ``img_wh`` and, if there, ``warp`` and ``depth``."""
         ref2img = np.array(results['ref2img'], dtype=np.float64)
+        warp = np.array(results['warp'], dtype=np.float64) if 'warp' in results else None
+        draws_of: dict[str, list[float] | None] = {}
         for view, image in enumerate(results['img']):
+            name = results['cam_names'][view] if self.per_camera else ''
+            if name not in draws_of:
+                draws_of[name] = [random.random() for _ in range(5)] if self.training else None
+            draws = draws_of[name]
             results['img'][view], pixels = self._apply(image, draws)
             if 'depth' in results:
                 results['depth'][view] = self._apply(results['depth'][view], draws, nearest=True)[0]
             ref2img[view, :3] = pixels @ ref2img[view, :3]
+            if warp is not None:
+                warp[view] = pixels @ warp[view]
         results['ref2img'] = ref2img
+        if warp is not None:
+            results['warp'] = warp
         results['img_wh'] = np.tile(np.array(self.final_wh, dtype=np.float64), (len(ref2img), 1))
         return results
 
@@ -77,11 +98,12 @@ class ResizeCropFlipImages(BaseTransform):
         """Augmented image and the (3, 3) matrix that takes homogeneous pixels of the old image to the new one."""
         height, width = image.shape[:2]
         final_w, final_h = self.final_wh
+        covering = max(final_h / height, final_w / width)
         if draws is None:
-            resize = max(final_h / height, final_w / width)
+            resize = covering
             cut, left, flip, angle = sum(self.bot_pct_lim) / 2, 0.5, False, 0.0
         else:
-            resize = _between(self.resize_lim, draws[0])
+            resize = _between(self.resize_lim, draws[0]) * (covering if self.relative else 1)
             cut, left = _between(self.bot_pct_lim, draws[1]), draws[2]
             flip, angle = self.rand_flip and draws[3] < 0.5, _between(self.rot_lim, draws[4])
         # the small number keeps 1600 * 0.44 from becoming 703
@@ -109,13 +131,14 @@ class ResizeCropFlipImages(BaseTransform):
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(final_wh={self.final_wh}, training={self.training}, resize_lim={self.resize_lim}, '
-            f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip})'
+            f'bot_pct_lim={self.bot_pct_lim}, rot_lim={self.rot_lim}, rand_flip={self.rand_flip}, '
+            f'per_camera={self.per_camera}, relative={self.relative})'
         )
 
 
 @TRANSFORMS.register_module()
 class MultiViewPhotoMetricDistortion(BaseTransform):
-    """Photometric distortion of every view with draws of its own.
+    """Photometric distortion of every view, of whatever frame, with draws of its own.
 
     Brightness, contrast, saturation, hue and channel order change with probability 1/2 each, by mmdet's
     ``PhotoMetricDistortion``, which clips saturation to its valid range (mmdetection3d's variant does not). No geometry

@@ -19,11 +19,13 @@ class LoadDepthMaps(BaseTransform):
     there is none. Published models use maps from stereo, made once for all frames.
 
     Needs ``depth_paths`` and the images of :class:`LoadMultiViewImages`, and comes before any transform that resizes them. Adds
-    ``depth``, a list of N (H, W) float32 arrays.
+    ``depth``, a list of V (H, W) float32 arrays.
 
     Args:
         backend_args: Arguments of mmengine's file backend.
     """
+
+    reads = 'depth'
 
     def __init__(self, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
@@ -83,14 +85,18 @@ class LoadDepthFromLidar(BaseTransform):
     of the closest pixel with one, at most ``radius`` pixels away; what is left is 0. There is no depth above the LiDAR's field
     of view, and far walls may shine through near thin things.
 
-    Needs ``lidar_path``, ``ref2cam``, ``cam2img``, ``lidar2ego``, ``grid`` and the images of :class:`LoadMultiViewImages`, and
-    comes before any transform that resizes them. Adds ``depth``, a list of N (H, W) float32 arrays, metres.
+    Views of neighbouring frames take the sweep of their own frame, or that of the key frame if it has none.
+
+    Needs ``lidar_frames``, ``frame``, ``ref2cam``, ``cam2img`` and the images of :class:`LoadMultiViewImages`, and comes before
+    any transform that resizes them. Adds ``depth``, a list of V (H, W) float32 arrays, metres.
 
     Args:
         radius: Pixels; 4 closes the gaps between the rings of KITTI's 64-ring LiDAR.
         point_dims: Numbers per point in the file (little-endian float32), the first three x, y, z in the LiDAR frame.
         backend_args: Arguments of mmengine's file backend.
     """
+
+    reads = 'depth'
 
     def __init__(self, radius: float = 4, point_dims: int = 4, backend_args: dict | None = None) -> None:
         if radius < 0 or point_dims < 3:
@@ -109,11 +115,22 @@ class LoadDepthFromLidar(BaseTransform):
             FileNotFoundError: If the sweep is missing.
             ValueError: If its file is cut short or has other points.
         """
-        points = self._points(results['lidar_path'], results['token'])
-        if results['grid'].frame == 'ego':
-            points = points @ results['lidar2ego'][:3, :3].T + results['lidar2ego'][:3, 3]
+        scans = {scan['frame']: scan for scan in results.get('lidar_frames', ())}
+        if 0 not in scans:
+            raise FileNotFoundError(
+                f'frame {results["token"]}: the data set names no LiDAR sweep, so LoadDepthFromLidar has nothing to load; set '
+                f"dataset.data_prefix['pts'] ({_HOW})"
+            )
+        frames = [frame if frame in scans else 0 for frame in results['frame'].tolist()]
+        clouds = {}
+        for frame in dict.fromkeys(frames):
+            lidar2ref = scans[frame]['lidar2ref']
+            points = self._points(scans[frame]['lidar_path'], scans[frame]['token'])
+            clouds[frame] = points @ lidar2ref[:3, :3].T + lidar2ref[:3, 3]
         results['depth'] = [
-            lidar_depth(points, results['ref2cam'][view], results['cam2img'][view], image.shape[1::-1], self.radius)
+            lidar_depth(
+                clouds[frames[view]], results['ref2cam'][view], results['cam2img'][view], image.shape[1::-1], self.radius
+            )
             for view, image in enumerate(results['img'])
         ]
         return results
@@ -121,7 +138,7 @@ class LoadDepthFromLidar(BaseTransform):
     def _points(self, path: str, token: str) -> np.ndarray:
         what = f"LiDAR sweep of frame {token}: '{path}'"
         try:
-            data = get(path, backend_args=self.backend_args) if path else None
+            data = get(path, backend_args=self.backend_args)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             data = None
         if data is None:

@@ -54,8 +54,9 @@ class PackOccInputs(BaseTransform):
         if 'frustum_index' in results:
             sample.frustum_index = torch.from_numpy(np.ascontiguousarray(results['frustum_index'], dtype=np.int16))
         meta = {key: np.asarray(results[key], dtype=np.float32) for key in _ARRAY_META}
-        meta.update({key: np.asarray(results[key], dtype=np.float64) for key in _FLOAT64_META})
-        meta.update({key: results[key] for key in (*_PLAIN_META, *self.extra_meta_keys)})
+        meta.update({key: np.asarray(results[key], dtype=np.float64) for key in _FLOAT64_META if key in results})
+        meta.update({key: results[key] for key in _PLAIN_META if key in results})
+        meta.update({key: results[key] for key in self.extra_meta_keys})
         sample.set_metainfo(meta)
         inputs = dict(img=torch.from_numpy(np.ascontiguousarray(stacked)))
         if 'depth' in results:

@@ -28,6 +28,8 @@ class LoadOccLabels(BaseTransform):
         backend_args: Arguments of mmengine's file backend.
     """
 
+    reads = 'label'
+
     def __init__(self, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
 
@@ -73,6 +75,8 @@ class LoadSSCBenchLabels(BaseTransform):
     Args:
         backend_args: Arguments of mmengine's file backend.
     """
+
+    reads = 'label'
 
     def __init__(self, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args

@@ -22,8 +22,9 @@ class RandomFlipScene(BaseTransform):
     grid (0.6 m). Published weights were trained like that.
 
     Changes ``img``, ``gt_occ``, ``mask_camera``, ``mask_lidar`` and ``depth``, as far as they are there; with ``flip_cameras``
-    also ``ref2cam``, ``cam2img``, ``ref2img``, ``lidar2ego``, ``ego2global`` (whose global frame is mirrored as well),
-    ``voxel_pixels``, ``voxel_visible`` and ``frustum_index``.
+    also ``ref2cam``, ``cam2img``, ``ref2img``, ``warp`` (from and to mirrored pixels), ``originals``, ``lidar2ego``,
+    ``ego2global`` (whose global frame is mirrored as well), ``lidar_frames`` (whose ``lidar2ref`` mirrors the points of the
+    files), ``voxel_pixels``, ``voxel_visible`` and ``frustum_index``.
 
     Args:
         prob: Probability of flipping.
@@ -48,10 +49,10 @@ class RandomFlipScene(BaseTransform):
                 'RandomFlipScene mirrors y, so the grid must reach as far to the left as to the right, got y from '
                 f'{grid.lower[1]} to {grid.upper[1]} m'
             )
-        if not self.flip_cameras and len(results['img']) > 1:
+        if not self.flip_cameras and len(set(results['cam_names'])) > 1:
             raise ValueError(
                 'RandomFlipScene(flip_cameras=False) is for data sets with one camera, which looks ahead; got '
-                f'{len(results["img"])} cameras, so set flip_cameras=True'
+                f'{len(set(results["cam_names"]))} cameras, so set flip_cameras=True'
             )
         if random.random() >= self.prob:
             return results
@@ -76,8 +77,17 @@ class RandomFlipScene(BaseTransform):
             # u becomes width - u
             matrices[:, 0] = np.asarray(widths)[:, None] * matrices[:, 2] - matrices[:, 0]
             results[key] = matrices @ right
+        if 'originals' in results:
+            results['originals'] = [mmcv.imflip(image) for image in results['originals']]
+        if 'warp' in results:
+            widths = (results['img_wh'][:, 0], results['ori_img_wh'][:, 0])
+            new, old = ([np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) for width in both] for both in widths)
+            results['warp'] = np.array(new) @ results['warp'] @ np.array(old)
         for key in ('lidar2ego', 'ego2global'):
-            results[key] = mirror_y @ results[key] @ mirror_y
+            if key in results:
+                results[key] = mirror_y @ results[key] @ mirror_y
+        if 'lidar_frames' in results:
+            results['lidar_frames'] = [dict(scan, lidar2ref=mirror_y @ scan['lidar2ref']) for scan in results['lidar_frames']]
         if 'voxel_pixels' in results:
             self._flip_projections(results)
 

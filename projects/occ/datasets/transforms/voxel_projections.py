@@ -23,10 +23,11 @@ _KEPT = 32
 
 @TRANSFORMS.register_module()
 class LoadVoxelProjections(BaseTransform):
-    """Projects the voxel centres into the images.
+    """Projects the voxel centres into the images of the key frame.
 
     Needs ``ref2img``, ``ref2cam``, ``img_wh`` and ``grid``; comes after every transform of the images that changes their size.
-    Adds, P being the voxels of the grid at ``voxel_scale``, flattened with z fastest:
+    Adds, N being the views of the key frame (the first ones) and P the voxels of the grid at ``voxel_scale``, flattened with z
+    fastest:
 
     * ``voxel_pixels`` (N, P, 2) int64, column and row in the network's image, rounded; meaningless where not visible.
     * ``voxel_visible`` (N, P) bool, the voxel's centre is inside the image and in front of the camera.
@@ -57,6 +58,8 @@ class LoadVoxelProjections(BaseTransform):
         grid = results['grid']
         tables = []
         for view, (ref2img, ref2cam) in enumerate(zip(results['ref2img'], results['ref2cam'])):
+            if results['frame'][view] != 0:
+                continue
             cam2img = network_intrinsics(ref2img, ref2cam, results['cam2img'][view])
             image_wh = tuple(int(n) for n in results['img_wh'][view])
             tables.append(self._table(grid, ref2cam, cam2img, image_wh, self.frustums if view == 0 else None))

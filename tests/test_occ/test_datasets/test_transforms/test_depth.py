@@ -22,6 +22,7 @@ def results(tmp_path):
     return dict(
         token='t0',
         cam_names=['image_00'],
+        frame=np.zeros(1, dtype=np.int64),
         img=[np.repeat(depth[..., None], 3, axis=2).astype(np.uint8)],
         depth_paths=[str(tmp_path / 'd.npy')],
         ref2img=ref2img[None],
@@ -126,22 +127,41 @@ def test_lidar_depth_from_a_file(results, tmp_path):
     sweep = np.array([[4.0, 0.2, 0.2, 0.5], [np.nan, 0, 0, 0]], dtype='<f4')
     path = tmp_path / 's.bin'
     path.write_bytes(sweep.tobytes())
-    results['lidar_path'] = str(path)
+    scan = dict(frame=0, token='t0', lidar_path=str(path), lidarseg_path='', lidar2ref=np.eye(4))
+    results['lidar_frames'] = [scan]
     depth = LoadDepthFromLidar(radius=0)(dict(results))['depth']
     assert len(depth) == 1 and depth[0][7, 11] == 4 and np.count_nonzero(depth[0]) == 1
     # in an ego frame the LiDAR's mounting counts
     mounted = np.eye(4)
     mounted[0, 3] = 1.0
-    ego = VoxelGrid((-2, -2, -1, 2, 2, 1), 1, (4, 4, 2), 'ego', 0, class_names=('free', 'car'))
-    assert LoadDepthFromLidar(radius=0)(dict(results, grid=ego, lidar2ego=mounted))['depth'][0].max() == 5
+    assert LoadDepthFromLidar(radius=0)(dict(results, lidar_frames=[dict(scan, lidar2ref=mounted)]))['depth'][0].max() == 5
     path.write_bytes(sweep.tobytes()[:-4])
     with pytest.raises(ValueError, match=r'has 28 bytes, no multiple of 16 \(4 float32 a point\)'):
         LoadDepthFromLidar()(results)
-    for missing in ('', str(tmp_path / 'no.bin')):
-        with pytest.raises(FileNotFoundError, match=r"LiDAR sweep of frame t0: .*does not exist.*data_prefix\['pts'\]"):
-            LoadDepthFromLidar()(dict(results, lidar_path=missing))
+    with pytest.raises(FileNotFoundError, match=r"LiDAR sweep of frame t0: .*does not exist.*data_prefix\['pts'\]"):
+        LoadDepthFromLidar()(dict(results, lidar_frames=[dict(scan, lidar_path=str(tmp_path / 'no.bin'))]))
+    with pytest.raises(FileNotFoundError, match=r"frame t0: .*data_prefix\['pts'\]"):
+        LoadDepthFromLidar()(dict(results, lidar_frames=[]))
     with pytest.raises(ValueError, match='got radius=-1, point_dims=4'):
         LoadDepthFromLidar(radius=-1)
+
+
+def test_views_of_other_frames_take_their_own_sweep(results, tmp_path):
+    scans = []
+    for offset, distance in ((0, 4.0), (-1, 5.0)):
+        path = tmp_path / f'{offset}.bin'
+        path.write_bytes(np.array([[distance, 0.0, 0.0, 0.0]], dtype='<f4').tobytes())
+        # a metre further back, where the vehicle was
+        lidar2ref = np.eye(4)
+        lidar2ref[0, 3] = offset
+        scans.append(dict(frame=offset, token='t', lidar_path=str(path), lidarseg_path='', lidar2ref=lidar2ref))
+    results.update(img=results['img'] * 3, frame=np.array([0, -1, 1]), lidar_frames=scans)
+    back = FORWARD.copy()
+    back[2, 3] = 1.0
+    results.update(ref2cam=np.stack([FORWARD, back, FORWARD]), cam2img=np.stack([CAM2IMG] * 3))
+    depth = LoadDepthFromLidar(radius=0)(results)['depth']
+    # frame 1 has no sweep of its own
+    assert [float(image.max()) for image in depth] == [4, 5, 4]
 
 
 def test_options_show_in_the_description():

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from projects.occ.datasets import LoadVoxelProjections, RandomFlipScene
+from projects.occ.datasets import LoadVoxelProjections, RandomFlipScene, ResizeCropFlipImages
 from projects.occ.structures import VoxelGrid, project_voxel_centres
 
 # turned a little and beside the middle
@@ -33,6 +33,10 @@ def results():
         cam2img=CAM2IMG[None],
         img_wh=np.array([[24.0, 16.0]]),
         ori_img_wh=np.array([[24.0, 16.0]]),
+        warp=np.eye(3)[None],
+        cam_names=['image_00'],
+        frame=np.zeros(1, dtype=np.int64),
+        lidar_frames=[dict(frame=0, token='t0', lidar_path='x.bin', lidarseg_path='', lidar2ref=np.eye(4))],
         lidar2ego=np.eye(4),
         ego2global=np.eye(4),
         grid=GRID,
@@ -92,6 +96,20 @@ def test_projections_follow_mirrored_cameras(results):
     assert np.array_equal(index[inside] // 4, before['frustum_index'][inside] // 4)
 
 
+def test_warp_and_lidar_points_follow(results):
+    results = ResizeCropFlipImages(final_wh=(10, 6), training=False)(results)
+    results['originals'] = [np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)]
+    after = RandomFlipScene(prob=1)(dict(results))
+    assert np.array_equal(after['originals'][0], results['originals'][0][:, ::-1])
+    product = after['warp'][0] @ after['cam2img'][0] @ after['ref2cam'][0, :3]
+    np.testing.assert_allclose(product, after['ref2img'][0, :3], atol=1e-12)
+    # a point of the file lies on its pixel, mirrored
+    u, v, d = pixel(results, (4.0, 1.0, 0.5))
+    place = after['lidar_frames'][0]['lidar2ref'] @ [4.0, 1.0, 0.5, 1]
+    np.testing.assert_allclose(pixel(after, place[:3]), (10 - u, v, d), rtol=1e-12)
+    assert np.array_equal(results['lidar_frames'][0]['lidar2ref'], np.eye(4))
+
+
 def test_probability(results):
     random.seed(0)
     flip = RandomFlipScene(prob=0.5)
@@ -101,9 +119,9 @@ def test_probability(results):
 
 
 def test_several_cameras_are_mirrored_only_with_their_matrices(results):
-    for key in ('ref2img', 'ref2cam', 'cam2img', 'img_wh', 'ori_img_wh'):
+    for key in ('ref2img', 'ref2cam', 'cam2img', 'img_wh', 'ori_img_wh', 'warp', 'frame'):
         results[key] = np.concatenate([results[key]] * 2)
-    results['img'] = results['img'] * 2
+    results['img'], results['cam_names'] = results['img'] * 2, ['left', 'right']
     after = RandomFlipScene(prob=1)(dict(results))
     u, v, d = pixel(results, (4.0, 1.0, 0.5), 1)
     np.testing.assert_allclose(pixel(after, (4.0, -1.0, 0.5), 1), (24 - u, v, d))

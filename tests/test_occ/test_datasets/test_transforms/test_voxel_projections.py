@@ -21,6 +21,7 @@ def frame(views=1, **change):
     results = dict(
         token='t0',
         cam_names=['a', 'b'][:views],
+        frame=np.zeros(views, dtype=np.int64),
         img=[np.zeros((16, 24, 3), np.uint8)] * views,
         ref2img=np.stack([ref2img] * views),
         ref2cam=np.stack([FORWARD] * views),
