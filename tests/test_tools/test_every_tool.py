@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-DEV_SCRIPTS = ('compare_class_maps', 'real_frame', 'real_kitti360_frame')
+DEV_SCRIPTS = ('compare_class_maps', 'fuzz_files', 'real_frame', 'real_kitti360_frame')
 HELP = """
 import contextlib, io, json, runpy, sys
 root, found = sys.argv[1], {}
@@ -58,6 +58,7 @@ RUN_BY = {
     'create_data': 'test_tools/test_create_data.py',
     'demo': 'test_tools/test_demo.py',
     'eval_predictions': 'test_tools/test_eval_predictions.py',
+    'fuzz_files': 'test_tools/test_dev/test_fuzz_files.py',
     'infer': 'test_occ/test_apis/test_occ_inferencer.py',
     'real_frame': 'test_occ/test_real_frames.py',
     'real_kitti360_frame': 'test_tools/test_dev/test_real_kitti360_frame.py',

@@ -147,6 +147,10 @@ def as_plain_data(content: Any, origin: str) -> Any:
     states = [content[key] for key in _WEIGHTS if isinstance(content.get(key), Mapping)] or [content]
     for state in states:
         for key, value in state.items():
+            if not isinstance(key, str):
+                raise CheckpointError(
+                    f'checkpoint {origin!r}: {key!r} is no name of a weight; expected a dict of tensors by their names'
+                )
             if isinstance(value, Tensor) and (fault := _fault(value)):
                 raise CheckpointError(
                     f'checkpoint {origin!r}: entry {key!r} {fault}, so it is no weight of a model; fetch the file again or use '
@@ -251,6 +255,7 @@ class KeyReport:
         missing: Keys of the model that the checkpoint lacks.
         unexpected: Keys of the checkpoint that the model lacks.
         reshaped: Keys of both sides with shapes (checkpoint, model).
+        retyped: Keys of both sides with types (checkpoint, model), where only one of them has floating-point numbers.
         skipped: Keys that may differ and do: on one side only, or of another shape.
     """
 
@@ -258,12 +263,13 @@ class KeyReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    retyped: dict[str, tuple[str, str]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
     @property
     def exact(self) -> bool:
         """Whether every key that may not differ fits."""
-        return not (self.missing or self.unexpected or self.reshaped)
+        return not (self.missing or self.unexpected or self.reshaped or self.retyped)
 
     def describe(self) -> str:
         """One sentence with the counts, the prefixes and examples."""
@@ -275,7 +281,10 @@ class KeyReport:
         if self.reshaped:
             shown = [f'{key} {old} in the checkpoint, {new} in the model' for key, (old, new) in self.reshaped.items()]
             parts.append(f'other shape: {_some(shown, "; ")}')
-        total = self.matched + len(self.missing) + len(self.reshaped)
+        if self.retyped:
+            shown = [f'{key} {old} in the checkpoint, {new} in the model' for key, (old, new) in self.retyped.items()]
+            parts.append(f'other type: {_some(shown, "; ")}')
+        total = self.matched + len(self.missing) + len(self.reshaped) + len(self.retyped)
         return f'{self.matched} of {total} model entries match; ' + '; '.join(parts or ['nothing differs'])
 
 
@@ -300,17 +309,23 @@ def compare_keys(
                 report.skipped.append(key)
             elif not key.endswith('num_batches_tracked'):
                 report.missing.append(key)
-        elif isinstance(value, Tensor) and value.shape != getattr(checkpoint[key], 'shape', None):
+        elif isinstance(value, Tensor) and value.shape != _shape(checkpoint[key]):
             if key.startswith(free):
                 report.skipped.append(key)
             else:
-                report.reshaped[key] = (tuple(getattr(checkpoint[key], 'shape', ())), tuple(value.shape))
+                report.reshaped[key] = (tuple(_shape(checkpoint[key]) or ()), tuple(value.shape))
+        elif isinstance(value, Tensor) and value.is_floating_point() != checkpoint[key].is_floating_point():
+            report.retyped[key] = (str(checkpoint[key].dtype), str(value.dtype))
         else:
             report.matched += 1
     for key in checkpoint:
         if key not in model:
             (report.skipped if key.startswith(free) else report.unexpected).append(key)
     return report
+
+
+def _shape(value: Any) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
 
 
 def weights_of(checkpoint: Any) -> dict[str, Any]:
@@ -325,6 +340,8 @@ def weights_of(checkpoint: Any) -> dict[str, Any]:
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError('the checkpoint holds no weights: expected a dict of tensors, or one under state_dict')
+    if not all(isinstance(key, str) for key in state):
+        raise CheckpointError('the checkpoint holds no weights: expected a dict of tensors by their names')
     return {key.removeprefix('module.'): value for key, value in state.items()}
 
 

@@ -38,6 +38,8 @@ _MAX_DIMS = 64
 # tensors may share memory, and views of it may be expanded: their elements together must stay in bounds
 _VIEWS, _ALLOWANCE = 4, 64 << 20
 _CHECKERS, _BLOCK = 4, 1 << 22
+# what a damaged archive raises; the file itself has been opened before, so that OSError means a place that it does not have
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, OSError)
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
@@ -104,7 +106,14 @@ class _Ordered(dict):
     """Stands in for an OrderedDict, of which state dicts have an attribute ``_metadata``."""
 
     def __setstate__(self, state: Any) -> None:
-        if type(state) is not dict or set(state) - {'_metadata'}:
+        versions = state.get('_metadata', {}) if type(state) is dict and set(state) <= {'_metadata'} else None
+        if not isinstance(versions, dict) or not all(
+            type(key) is str
+            and type(value) is dict
+            and set(value) <= {'version'}
+            and type(value.get('version')) in (int, type(None))
+            for key, value in versions.items()
+        ):
             raise PickleRefusedError('it gives an OrderedDict attributes that state dicts do not have')
 
 
@@ -230,7 +239,10 @@ def checked_file(path: str | os.PathLike) -> Iterator[None]:
         return
     with _open_archive(path) as (archive, pickled):
         size = os.path.getsize(path)
-        data = archive.read(pickled)
+        try:
+            data = archive.read(pickled)
+        except _DAMAGE as error:
+            raise DamagedFileError(f'its record {pickled.filename!r} cannot be read ({error})') from error
         folder = pickled.filename.removesuffix('data.pkl')
         sizes = {info.filename: info.file_size for info in archive.infolist()}
         _check_pickle(data, _CheckpointNames(size, lambda key: sizes.get(f'{folder}data/{key}'), len(data)))
@@ -253,7 +265,7 @@ def _open_archive(path: str | os.PathLike) -> Iterator[tuple[zipfile.ZipFile, zi
     """The archive, if every reader of zip files must see the same records in it, and the record of its pickle."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+    except _DAMAGE as error:
         raise DamagedFileError(f'its list of records cannot be read ({error}), so it is cut short') from error
     with archive:
         infos = archive.infolist()
@@ -277,7 +289,7 @@ def _is_damaged(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
         with archive.open(info) as file:
             while file.read(_BLOCK):
                 pass
-    except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, NotImplementedError):
+    except _DAMAGE:
         return True
     return False
 

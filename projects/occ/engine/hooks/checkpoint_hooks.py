@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 
 from ..checkpoint import compare_keys, misfit, weights_of
 from ..errors import CheckpointError
+from ..resume_checks import check_resumable
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Tensor)
 
@@ -75,16 +76,24 @@ class PlainCheckpointHook(Hook):
         """Rebuilds the log histories; leaves files of other writers as they are."""
         if not isinstance(checkpoint, dict):
             return
-        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
-        for name, value in scalars.items():
+        hub, meta = checkpoint.get('message_hub'), checkpoint.get('meta')
+        scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
+        for name, value in list(scalars.items()) if isinstance(scalars, dict) else ():
             if isinstance(value, dict) and set(value) == {'max_length', 'log', 'count'}:
-                scalars[name] = HistoryBuffer(value['log'].tolist(), value['count'].tolist(), value['max_length'])
-        meta = checkpoint.get('meta', {})
-        if runner.cfg.get('resume') and 'dataset_meta' in meta:
+                scalars[name] = _history(name, **value)
+        if runner.cfg.get('resume') and isinstance(meta, dict) and 'dataset_meta' in meta:
             # the Runner compares pickles: equal information must also have equal types, or it warns of a changed dataset
             current = getattr(runner.train_dataloader.dataset, 'metainfo', None)
             if repr(to_plain(current)) == repr(meta['dataset_meta']):
                 meta['dataset_meta'] = current
+
+
+def _history(name: str, max_length: Any, log: Any, count: Any) -> HistoryBuffer:
+    numbers = isinstance(log, torch.Tensor) and log.ndim == 1 and log.is_floating_point()
+    counts = isinstance(count, torch.Tensor) and count.dtype == torch.int64
+    if not numbers or not counts or log.shape != count.shape or type(max_length) is not int or max_length < 1:
+        raise CheckpointError(f'message_hub.log_scalars.{name} of the checkpoint is no history of numbers; use an earlier file')
+    return HistoryBuffer(log.tolist(), count.tolist(), max_length)
 
 
 def to_plain(value: Any) -> Any:
@@ -140,6 +149,7 @@ class CheckpointKeyHook(Hook):
             for key in [key for key in state if key.removeprefix('module.') in report.skipped]:
                 del state[key]
         if runner.cfg.get('resume') and report.exact:
+            check_resumable(checkpoint, runner)
             self._check_optimizer(checkpoint, runner.optim_wrapper)
         if report.exact:
             return
