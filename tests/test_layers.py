@@ -10,6 +10,7 @@ EXTENSION = ROOT / 'extensions' / 'diff-gaussian-rasterization' / 'gaussian_rast
 FAMILIES = ('bevdet', 'tpvformer', 'surroundocc', 'symphonies')
 STRUCTURES, FUNCTIONAL = 'projects.occ.structures', 'projects.occ.evaluation.functional'
 LOW = (STRUCTURES, FUNCTIONAL, 'projects.gaussrender.gaussians', 'projects.gaussrender.cameras')
+FILES = ('projects.occ.atomic_write', 'projects.occ.file_arrays', 'projects.occ.safe_pickle')
 OCC_PARTS = ('datasets', 'models', 'evaluation', 'visualization', 'engine')
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d')
 
@@ -31,18 +32,19 @@ ALLOWED = {
     'projects.rendering': (STRUCTURES, FUNCTIONAL, 'gaussian_rasterization'),
     'projects.occ.atomic_write': (),
     'projects.occ.safe_pickle': (),
-    **{f'projects.occ.{part}': (*LOW[:2], 'projects.occ.atomic_write', 'projects.occ.safe_pickle', *MM) for part in OCC_PARTS},
+    'projects.occ.file_arrays': ('mmengine.fileio',),
+    **{f'projects.occ.{part}': (*LOW[:2], *FILES, *MM) for part in OCC_PARTS},
     'projects.occ.apis': (
         *LOW[:2],
-        'projects.occ.atomic_write',
+        *FILES,
         'projects.occ.engine',
         'projects.occ.visualization',
         *MM,
     ),
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
     'projects.gaussianocc': (*LOW, 'projects.occ.models', 'projects.rendering.pose_vectors', *MM),
-    'projects.preparation': (*LOW[:2], 'projects.occ.atomic_write', 'projects.occ.datasets', 'mmengine'),
-    'projects.streets': (STRUCTURES, 'projects.occ.atomic_write', 'projects.occ.datasets', *FORMAT_WRITERS),
+    'projects.preparation': (*LOW[:2], *FILES, 'projects.occ.datasets', 'mmengine'),
+    'projects.streets': (STRUCTURES, *FILES, 'projects.occ.datasets', *FORMAT_WRITERS),
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
     'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
     'projects.example_model.voxel_network': (STRUCTURES,),
@@ -53,7 +55,7 @@ ALLOWED = {
 # level, or on the lowest where there is none.
 LEVELS = {
     'projects.occ': (
-        ('atomic_write', 'structures'),
+        ('atomic_write', 'file_arrays', 'structures'),
         ('evaluation.functional',),
         ('datasets', 'models', 'evaluation', 'visualization', 'engine'),
         ('apis',),

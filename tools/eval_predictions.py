@@ -26,8 +26,8 @@ from PIL import Image  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from projects.occ.datasets import LoadOccLabels, LoadSSCBenchLabels  # noqa: E402
-from projects.occ.datasets.kitti360_labels import map_raw_labels, read_raw_label  # noqa: E402
+from projects.occ.datasets.label_formats import read_label  # noqa: E402
+from projects.occ.datasets.label_volumes import read_prediction  # noqa: E402
 from projects.occ.engine.command_line import CfgOptionsAction, read_config, run_tool  # noqa: E402
 from projects.occ.engine.config_options import ALLOW_FLAG  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
@@ -35,11 +35,7 @@ from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation import OccupancyMetric, RayIoUMetric  # noqa: E402
 from projects.occ.evaluation.presets import PRESETS, EvaluationPreset, get_preset  # noqa: E402
-from projects.occ.evaluation.saved_predictions import (  # noqa: E402
-    index_predictions,
-    match_predictions,
-    read_prediction,
-)
+from projects.occ.evaluation.saved_predictions import index_predictions, match_predictions  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 
 LISTED = 10
@@ -94,53 +90,35 @@ def _frame(token: str, scene: str, label: str | Path, *names: str, **cameras: An
     return Frame(token, scene, str(label), (token, f'{scene}/{token}', *names), cameras)
 
 
-def raw_sscbench_ids(raw: np.ndarray, origin: str) -> np.ndarray:
-    """Classes of a predicted ``.label`` file."""
-    return map_raw_labels(raw, np.zeros(raw.shape, dtype=bool), origin)
-
-
 @dataclass
 class LabelLayout:
-    """How labels of a benchmark lie in a folder, and how a file becomes ``gt_occ`` and masks."""
+    """How labels of a benchmark lie in a folder."""
 
     find: Callable[[Path], list[Frame]]
     expected: str
-    load: Callable[[dict], dict]
-    raw_ids: Callable[[np.ndarray, str], np.ndarray] | None = None
-
-
-def load_sscbench_label(results: dict) -> dict:
-    """A converted label, or a raw one."""
-    if results['occ_path'].endswith('.label'):
-        return {**results, 'gt_occ': read_raw_label(results['occ_path'], results['grid'].shape)}
-    return LoadSSCBenchLabels()(results)
 
 
 LAYOUTS = {
-    'occ3d': LabelLayout(occ3d_frames, '<scene>/<token>/labels.npz', LoadOccLabels()),
-    'surroundocc': LabelLayout(surroundocc_frames, '<LiDAR file>.npy', LoadOccLabels()),
-    'sscbench-kitti360': LabelLayout(
-        sscbench_frames,
-        '<drive>/<frame>_1_1.npy or <drive>/voxels/<frame>.label',
-        load_sscbench_label,
-        raw_sscbench_ids,
-    ),
+    'occ3d': LabelLayout(occ3d_frames, '<scene>/<token>/labels.npz'),
+    'surroundocc': LabelLayout(surroundocc_frames, '<LiDAR file>.npy'),
+    'sscbench-kitti360': LabelLayout(sscbench_frames, '<drive>/<frame>_1_1.npy or <drive>/voxels/<frame>.label'),
 }
 
 
 class FrameFiles(Dataset):
     """Reads prediction and label of one frame after the other; runs in loader workers."""
 
-    def __init__(self, frames: Sequence[Frame], predictions: Mapping[str, Path], grid: VoxelGrid, layout: LabelLayout) -> None:
-        self.frames, self.predictions, self.grid, self.layout = frames, predictions, grid, layout
+    def __init__(self, frames: Sequence[Frame], predictions: Mapping[str, Path], grid: VoxelGrid) -> None:
+        self.frames, self.predictions, self.grid = frames, predictions, grid
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> dict:
         frame = self.frames[index]
-        sample = self.layout.load(dict(token=frame.token, occ_path=frame.label, grid=self.grid))
-        sample['pred_occ'] = read_prediction(self.predictions[frame.token], self.grid, self.layout.raw_ids)
+        labels, masks = read_label(frame.label, self.grid, f'label of frame {frame.token}')
+        sample = dict(masks, token=frame.token, gt_occ=labels, grid=self.grid)
+        sample['pred_occ'] = read_prediction(self.predictions[frame.token], self.grid)
         if frame.cameras:
             sample.update({key: np.asarray(frame.cameras[key], dtype=np.float32) for key in ('ref2cam', 'cam2img')})
             sample['ori_img_wh'] = np.array([_image_size(path, frame) for path in frame.cameras['img_paths']], dtype=np.float32)
@@ -309,7 +287,7 @@ def evaluate(args: argparse.Namespace) -> None:
         )
     scored = [frame for frame in frames if frame.token in matched]
     check_origins(args, metrics, scored)
-    single, counts = process(metrics, FrameFiles(scored, matched, grid, LAYOUTS[args.preset]), args.workers, grid)
+    single, counts = process(metrics, FrameFiles(scored, matched, grid), args.workers, grid)
     if single:
         print(f'{len(single)} of {len(scored)} predictions hold one class alone: {_some(list(single.items()))}')
     results: dict[str, Any] = {}

@@ -1,18 +1,22 @@
-"""Looks into single files of a data root: images, labels of the two nuScenes benchmarks, LiDAR sweeps, depth maps."""
+"""Looks into single files of a data root: images, labels, LiDAR sweeps, depth maps."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from projects.occ.datasets.label_formats import MASK_KEYS, LabelError, labels_from_arrays
+from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS
 from projects.occ.datasets.transforms.loading import is_complete
+from projects.occ.file_arrays import load_arrays
 from projects.occ.structures import VoxelGrid
 
 from .findings import Finding
 
-_POINT_BYTES = 20  # x, y, z, intensity, ring as float32
+_POINT_BYTES = 4 * NUSCENES_POINT_DIMS
 
 
 def check_image(path: Path) -> tuple[list[Finding], tuple[int, int] | None]:
@@ -47,93 +51,55 @@ def check_lidar(path: Path) -> list[Finding]:
     return []
 
 
-def load_arrays(path: Path, hint: str, what: str = 'label') -> tuple[list[Finding], dict[str, np.ndarray]]:
-    """Arrays of an ``.npz`` or ``.npy`` file (the latter under the key ``''``), or findings why there are none.
+def check_label(
+    path: Path, grid: VoxelGrid, remedy: str = 'unpack the labels again', masks: Sequence[str] = MASK_KEYS
+) -> tuple[list[Finding], np.ndarray]:
+    """Findings about a label file, and how often each label value occurs in memory, (256,) int64.
 
     Args:
         path: The file.
-        hint: What to do if it is missing or damaged.
-        what: ``'label'`` or ``'depth'``, which the kinds of the findings begin with.
+        grid: Its grid.
+        remedy: What to do if it is missing or damaged.
+        masks: Masks that an ``.npz`` must hold.
     """
-    if not path.is_file():
-        return [Finding(f'{what}-missing', str(path), f'does not exist; {hint}')], {}
+    counts = np.zeros(256, dtype=np.int64)
+    findings, arrays = _load(path, 'label', remedy)
+    if findings:
+        return findings, counts
+
+    def found(kind: str, message: str) -> None:
+        findings.append(Finding(kind, str(path), message))
+
     try:
-        loaded = np.load(path, allow_pickle=False)
-        return [], {key: loaded[key] for key in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {'': loaded}
-    except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-        size = path.stat().st_size
-        return [Finding(f'{what}-damaged', str(path), f'cannot be read ({size} bytes): {error}; {hint}')], {}
-
-
-def check_occ3d_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np.ndarray]:
-    """Findings about ``labels.npz``, and how often each label value occurs, (256,) int64."""
-    counts = np.zeros(256, dtype=np.int64)
-    findings, arrays = load_arrays(path, 'unpack the labels again')
-    if findings:
+        labels, seen = labels_from_arrays(arrays, grid, str(path), masks if path.suffix == '.npz' else ())
+    except LabelError as error:
+        for kind, message in error.problems:
+            found(kind, message)
         return findings, counts
-
-    def found(kind: str, message: str) -> None:
-        findings.append(Finding(kind, str(path), message))
-
-    semantics = arrays.get('semantics')
-    if semantics is None:
-        found('label-array', f"has no array 'semantics', only {sorted(arrays)}")
-    elif semantics.shape != grid.shape:
-        found('label-shape', f'semantics has the shape {semantics.shape}, the grid {grid.shape}')
-    elif semantics.dtype.kind not in 'iu':
-        found('label-type', f'semantics is {semantics.dtype}; expected integers (uint8 in the release)')
-    elif semantics.min() < 0 or semantics.max() >= grid.num_classes:
-        found('label-class', f'class ids {semantics.min()}..{semantics.max()}; expected 0..{grid.num_classes - 1}')
-    else:
-        counts = np.bincount(semantics.reshape(-1), minlength=256)
-        if counts[grid.free_index] == semantics.size:
-            found('label-empty', 'every voxel is free')
-    for name in ('mask_lidar', 'mask_camera'):
-        mask = arrays.get(name)
-        if mask is None:
-            found('label-array', f"has no array '{name}', only {sorted(arrays)}")
-        elif mask.shape != grid.shape:
-            found('mask-shape', f'{name} has the shape {mask.shape}, the grid {grid.shape}')
-        elif not np.isin(mask, (0, 1)).all():
-            found('mask-values', f'{name} holds other values than 0 and 1')
-        elif not mask.any():
+    counts = np.bincount(labels.reshape(-1), minlength=256)
+    if not counts[list(grid.semantic_classes)].any():
+        found('label-empty', 'no voxel has a class')
+    for name, mask in seen.items():
+        if not mask.any():
             found('mask-empty', f'{name} is 0 everywhere, so no voxel would be evaluated')
+    rows = arrays.get('')
+    if rows is not None and rows.ndim == 2 and len(np.unique(rows[:, :3], axis=0)) < len(rows):
+        found('label-class', 'lists a voxel more than once')
     return findings, counts
 
 
-def check_surroundocc_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np.ndarray]:
-    """Findings about ``<LiDAR file>.npy``, and how often each label value occurs in memory, (256,) int64."""
-    counts = np.zeros(256, dtype=np.int64)
-    findings, arrays = load_arrays(path, 'unpack the labels again')
-    if findings:
-        return findings, counts
-
-    def found(kind: str, message: str) -> None:
-        findings.append(Finding(kind, str(path), message))
-
-    rows = arrays.get('', np.zeros(0))
-    if rows.ndim != 2 or rows.shape[1] != 4:
-        found('label-shape', f'has the shape {rows.shape}; expected (K, 4): ix, iy, iz, class')
-    elif rows.dtype.kind not in 'iu':
-        found('label-type', f'holds {rows.dtype}; expected integers')
-    elif len(rows) == 0:
-        found('label-empty', 'no voxel is occupied')
-    elif (rows[:, :3] < 0).any() or (rows[:, :3] >= np.array(grid.shape)).any():
-        found(
-            'label-shape', f'voxel indices up to {rows[:, :3].max(0).tolist()} (least {rows[:, :3].min()}), grid {grid.shape}'
-        )
-    elif rows[:, 3].min() < 0 or rows[:, 3].max() >= grid.num_classes:
-        found('label-class', f'class ids {rows[:, 3].min()}..{rows[:, 3].max()}; expected 0..{grid.num_classes - 1}')
-    else:
-        counts = np.bincount(np.where(rows[:, 3] == 0, grid.ignore_index, rows[:, 3]), minlength=256)
-        if len(np.unique(rows[:, :3], axis=0)) < len(rows):
-            found('label-class', 'lists a voxel more than once')
-    return findings, counts
+def _load(path: Path, what: str, remedy: str) -> tuple[list[Finding], dict[str, np.ndarray]]:
+    """Arrays of a file, or findings why there are none; their kinds begin with ``what``."""
+    try:
+        return [], load_arrays(path, what, remedy)
+    except (FileNotFoundError, ValueError) as error:
+        kind = f'{what}-missing' if isinstance(error, FileNotFoundError) else f'{what}-damaged'
+        return [Finding(kind, str(path), str(error).removeprefix(f"{what}: '{path}' "))], {}
 
 
 def check_depth(path: Path, image_wh: tuple[int, int]) -> list[Finding]:
     """Findings about a depth map, a ``.npy`` of (H, W) floats in metres; see :class:`LoadDepthMaps`."""
-    findings, arrays = load_arrays(path, 'make it again from the stereo images', 'depth')
+    findings, arrays = _load(path, 'depth', 'make it again from the stereo images')
     if findings:
         return findings
     depth, shape = arrays.get(''), image_wh[::-1]

@@ -12,7 +12,7 @@ from projects.occ.datasets.kitti_calibration import read_kitti360_calibration
 from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, IMAGE_WH, SPLIT_FRAMES, SPLITS, sequence_name
 from projects.occ.structures import VoxelGrid
 
-from .check_files import check_depth, check_image, load_arrays
+from .check_files import check_depth, check_image, check_label
 from .findings import Finding
 from .parallel import map_jobs
 
@@ -124,7 +124,7 @@ def _check_frame(job: _FrameJob) -> tuple[list[Finding], np.ndarray]:
     if size is not None and size != job.image_wh:
         message = f'has {size[0]} x {size[1]} pixels; the calibration is for {job.image_wh[0]} x {job.image_wh[1]}'
         findings.append(Finding('image-size', str(job.image), message))
-    found, counts = check_kitti360_label(job.label, job.grid)
+    found, counts = check_label(job.label, job.grid, 'make it from the raw one: create_data.py sscbench-kitti360')
     findings += found
     if job.depth is not None:
         findings += check_depth(job.depth, job.image_wh)
@@ -138,33 +138,6 @@ def _check_frame(job: _FrameJob) -> tuple[list[Finding], np.ndarray]:
         elif path.stat().st_size != expected:
             message = f'has {path.stat().st_size} bytes; expected {expected}, {bytes_per_voxel} per voxel'
             findings.append(Finding('raw-label-damaged', str(path), message))
-    return findings, counts
-
-
-def check_kitti360_label(path: Path, grid: VoxelGrid) -> tuple[list[Finding], np.ndarray]:
-    """Findings about ``<frame>_1_1.npy``, and how often each label value occurs, (256,) int64."""
-    counts = np.zeros(256, dtype=np.int64)
-    findings, arrays = load_arrays(path, 'make it from the raw one: create_data.py sscbench-kitti360')
-    if findings:
-        return findings, counts
-    values = arrays.get('', np.zeros(0))
-
-    def found(kind: str, message: str) -> None:
-        findings.append(Finding(kind, str(path), message))
-
-    if values.shape != grid.shape:
-        found('label-shape', f'has the shape {values.shape}, the grid {grid.shape}')
-    elif values.dtype.kind not in 'iuf':
-        found('label-type', f'holds {values.dtype}; expected numbers (float32 in the release)')
-    else:
-        classes = np.unique(values)
-        wrong = classes[~np.isin(classes, [*range(grid.num_classes), grid.ignore_index])]
-        if wrong.size:
-            found('label-class', f'holds {wrong[:3].tolist()}; expected 0..{grid.num_classes - 1} or {grid.ignore_index}')
-        else:
-            counts = np.bincount(values.astype(np.uint8).reshape(-1), minlength=256)
-            if not counts[1 : grid.num_classes].any():
-                found('label-empty', 'no voxel has a class')
     return findings, counts
 
 

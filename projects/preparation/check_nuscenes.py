@@ -9,10 +9,11 @@ import numpy as np
 
 from projects.occ.datasets.info_formats import InfoFile, read_info_file
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS, scenes_by_token
+from projects.occ.file_arrays import load_arrays
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.frame_record import FrameRecord, geometry_problems, occ3d_label_path
 
-from .check_files import check_image, check_lidar, check_occ3d_label, check_surroundocc_label
+from .check_files import check_image, check_label, check_lidar
 from .findings import Finding
 from .nuscenes import LABELS_IN_FOLDER, label_path
 from .parallel import map_jobs
@@ -26,7 +27,6 @@ _GROUND_AND_BACKGROUND = slice(11, 17)
 class _FrameJob:
     """Files of one frame, and the grid that its label must have."""
 
-    benchmark: str
     images: dict[str, Path]
     lidar: Path
     label: Path | None
@@ -84,7 +84,6 @@ def check_nuscenes(
                 scenes = scenes_by_token(str(folder / 'gts')) if scenes is None else scenes
                 relative = f'{scenes[record.token]}/{record.token}/labels.npz' if record.token in scenes else ''
             job = _FrameJob(
-                benchmark=benchmark,
                 images={name: root / nuscenes / camera.img_path for name, camera in record.cameras.items()},
                 lidar=root / nuscenes / record.lidar_path,
                 label=folder / LABELS_IN_FOLDER[benchmark] / relative if relative else None,
@@ -117,8 +116,7 @@ def _check_frame(job: _FrameJob) -> _FrameResult:
             result.sizes[name] = size
     result.findings += check_lidar(job.lidar)
     if job.label is not None:
-        check = check_occ3d_label if job.benchmark == 'occ3d' else check_surroundocc_label
-        found, result.counts = check(job.label, job.grid)
+        found, result.counts = check_label(job.label, job.grid)
         result.findings += found
     return result
 
@@ -241,10 +239,10 @@ def _check_origins(path: Path, info_file: InfoFile) -> list[Finding]:
     if not path.name.startswith('occ_infos_') or not origins.is_file():
         return []
     try:
-        with np.load(origins, allow_pickle=False) as file:
-            known = set(file['tokens'].tolist())
-            finite = bool(np.isfinite(file['origins']).all())
-    except Exception as error:  # as for labels: a damaged archive can raise nearly anything
+        arrays = load_arrays(origins, 'RayIoU origins', 'make it again with create_data.py')
+        known = set(arrays['tokens'].tolist())
+        finite = bool(np.isfinite(arrays['origins']).all())
+    except (ValueError, KeyError, TypeError) as error:
         return [Finding('origins', str(origins), f'cannot be read: {error}; make it again with create_data.py')]
     missing = [record.token for record in info_file.records if record.token not in known]
     findings = []

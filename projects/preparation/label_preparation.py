@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from projects.occ.datasets.transforms import LoadOccLabels
+from projects.occ.datasets.label_formats import read_label
 from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path, surroundocc_label_path
@@ -117,17 +117,6 @@ def label_file(folder: Path, record: FrameRecord, grid: VoxelGrid) -> Path:
     return folder / 'samples' / surroundocc_label_path(record)
 
 
-def read_label_file(path: Path, grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
-    """A label of either format: class ids (X, Y, Z) and where the LiDAR saw something (X, Y, Z) bool.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or does not fit ``grid``.
-    """
-    loaded = LoadOccLabels()({'occ_path': str(path), 'grid': grid, 'token': path.parent.name})
-    return loaded['gt_occ'], loaded.get('mask_lidar', np.ones(grid.shape, dtype=bool))
-
-
 def _make(job: _Job) -> LabelReport:
     scene, grid = job.scene, job.grid
     frames = [scene.load(index) for index in range(len(scene.records))]
@@ -159,8 +148,8 @@ def _report(job: _Job, label: OccLabel, record: FrameRecord, frame: LidarFrame) 
         occupied, count = int((found != grid.free_index).sum()), int(used.sum())
     confusion = np.zeros((grid.num_classes, grid.num_classes), dtype=np.int64)
     if job.compare is not None:
-        other, seen = read_label_file(label_file(job.compare, record, grid), grid)
-        mask = seen & label.mask_lidar
+        other, masks = read_label(label_file(job.compare, record, grid), grid, f'label of frame {record.token}')
+        mask = masks.get('mask_lidar', True) & label.mask_lidar
         confusion += np.asarray(voxel_confusion(label.semantics, other, grid.num_classes, mask, grid.ignore_index))
     counts = np.bincount(label.semantics.reshape(-1), minlength=grid.num_classes)[: grid.num_classes]
     seen = (int(label.mask_lidar.sum()), int(label.mask_camera.sum()))

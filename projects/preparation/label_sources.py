@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from projects.occ.datasets.info_formats import read_info_file
+from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS, read_points
+from projects.occ.file_arrays import load_arrays
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 from projects.occ.structures.frame_record import BoxRecord, FrameRecord, rigid
 from projects.preparation.label_aggregation import LidarFrame
@@ -55,7 +57,9 @@ class LabelScene:
             if self.use_semantics and 'semantics' in arrays:
                 semantics = arrays['semantics']
         else:
-            points = _read_points(self.nuscenes / record.lidar_path)
+            path = self.nuscenes / record.lidar_path
+            points = read_points(path, NUSCENES_POINT_DIMS, 'LiDAR file', "label making needs nuScenes' samples/LIDAR_TOP")
+            points = points[:, :3].astype(np.float64)
             if self.use_semantics and record.lidarseg_path:
                 semantics = read_lidarseg(self.nuscenes / record.lidarseg_path, len(points))
         return LidarFrame(points, record.ego2global @ record.lidar2ego, record.boxes, semantics)
@@ -148,17 +152,4 @@ def _known_boxes(boxes: BoxRecord | None) -> BoxRecord:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-        raise ValueError(f"'{path}' is damaged or no .npz of arrays ({error})") from error
-
-
-def _read_points(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"LiDAR file '{path}' does not exist; label making needs nuScenes' samples/LIDAR_TOP")
-    data = path.read_bytes()
-    if len(data) % 20:
-        raise ValueError(f"LiDAR file '{path}' has {len(data)} bytes, no multiple of 20 (five float32 a point); copy it again")
-    return np.frombuffer(data, dtype='<f4').reshape(-1, 5)[:, :3].astype(np.float64)
+    return load_arrays(path, 'frame', 'it must be an .npz of arrays (docs/datasets.md, "Label making")')

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from projects.occ.atomic_write import write_atomically
-from projects.occ.datasets.kitti360_labels import LABEL_SUFFIX, SSCBENCH_SHAPE, read_raw_label, warn_if_upper_classes_miss
+from projects.occ.datasets.kitti360_labels import LABEL_SUFFIX, SSCBENCH_SHAPE, warn_if_upper_classes_miss
+from projects.occ.datasets.label_formats import read_raw_label
 
 from .parallel import map_jobs
 
@@ -63,6 +64,7 @@ def convert_raw_labels(
 def _convert_raw_label(job: tuple[Path, Path, tuple[int, ...]]) -> np.ndarray:
     """Converts one file; returns how often each label value occurs."""
     source, target, shape = job
-    labels = read_raw_label(source, shape)
+    remedy = f'copy it again from the release, conversion needs both .label and .invalid of every frame ({_HOW})'
+    labels = read_raw_label(source, shape, remedy=remedy)
     write_atomically(target, lambda file: np.save(file, labels.astype(np.float32)))
     return np.bincount(labels.reshape(-1), minlength=256)

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from projects.occ.datasets.kitti360_labels import read_raw_label
 from projects.occ.datasets.kitti360_poses import read_poses
+from projects.occ.datasets.label_formats import read_raw_label
 from projects.occ.datasets.sscbench_kitti360_dataset import IMAGE_WH, sequence_name
 from projects.preparation.check_kitti360 import check_kitti360
 from projects.preparation.kitti360 import prepare_kitti360
@@ -165,13 +165,17 @@ DAMAGE = {
         'has 704 x 188 pixels; the calibration is for 1408 x 376',
     ),
     'label missing': (lambda root: label(root).unlink(), 'label-missing', 'does not exist; make it from the raw one'),
-    'label cut short': (lambda root: rewrite(label(root), label(root).read_bytes()[:-9]), 'label-damaged', 'cannot be read'),
+    'label cut short': (
+        lambda root: rewrite(label(root), label(root).read_bytes()[:-9]),
+        'label-damaged',
+        'make it from the raw one',
+    ),
     'label cropped': (change(lambda values: values[1:]), 'label-shape', 'has the shape (7, 8, 4), the grid (8, 8, 4)'),
     'label of text': (change(lambda values: values.astype(str)), 'label-type', 'expected numbers'),
     'class out of range': (
         change(lambda values: np.full_like(values, 19)),
         'label-class',
-        'holds [19.0]; expected 0..18 or 255',
+        'expected 0..18 or 255',
     ),
     'no class id': (change(lambda values: values + 0.5), 'label-class', 'expected 0..18 or 255'),
     'all ignored': (change(lambda values: np.full_like(values, 255)), 'label-empty', 'no voxel has a class'),
@@ -233,9 +237,9 @@ DAMAGE |= {
     'depth cut short': (
         damaged_depth(lambda path: path.write_bytes(path.read_bytes()[:-9])),
         'depth-damaged',
-        'cannot be read',
+        'make it again',
     ),
-    'depth of text': (damaged_depth(lambda path: path.write_bytes(b'depth')), 'depth-damaged', 'cannot be read (5 bytes)'),
+    'depth of text': (damaged_depth(lambda path: path.write_bytes(b'depth')), 'depth-damaged', '(5 bytes)'),
     'depth padded': (
         depth_of(1, wh=(1872, 576)),
         'depth-shape',

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from projects.occ.datasets.label_formats import read_label
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 from projects.occ.structures.frame_record import occ3d_label_path, surroundocc_label_path
 from projects.preparation.label_making import LabelSettings
-from projects.preparation.label_preparation import make_labels, read_label_file
+from projects.preparation.label_preparation import make_labels
 from projects.preparation.label_sources import scene_from_folder, scenes_from_infos
 
 
@@ -39,8 +40,8 @@ def test_made_labels_agree_with_the_exact_ones(raw_root, scenes, tmp_path, bench
     # the files are what the data sets read
     record = scenes[0].records[0]
     name = f'gts/{occ3d_label_path(record)}' if benchmark == 'occ3d' else f'samples/{surroundocc_label_path(record)}'
-    semantics, seen = read_label_file(tmp_path / 'all' / name, grid)
-    assert semantics.shape == grid.shape and seen.any()
+    semantics, _ = read_label(tmp_path / 'all' / name, grid)
+    assert (semantics != grid.free_index).any()
 
 
 def test_without_point_classes_only_objects_and_ground_are_told_apart(raw_root, tmp_path):
@@ -105,13 +106,13 @@ def test_errors(raw_root, scenes, formats, tmp_path):
     with pytest.raises(ValueError, match=r"a\.npz' lacks the arrays \['lidar2ego_translation'"):
         scene_from_folder(tmp_path)
     (tmp_path / 'a.npz').write_bytes(b'PK')
-    with pytest.raises(ValueError, match=r"a\.npz' is damaged or no \.npz of arrays"):
+    with pytest.raises(ValueError, match=r"a\.npz'.*docs/datasets.md"):
         scene_from_folder(tmp_path)
     source = formats.write_pickle(tmp_path / 'in.pkl', formats.styles['mmdet3d-v2']([formats.RawFrame(0)]))
     with pytest.raises(ValueError, match='frame token00 has no scene name, so it is unknown which frames belong together'):
         scenes_from_infos(source, tmp_path)
     scene = scenes_from_infos(raw_root / 'occ_infos_val.pkl', tmp_path)[0]
-    with pytest.raises(FileNotFoundError, match="LiDAR file '.*' does not exist; label making needs nuScenes"):
+    with pytest.raises(FileNotFoundError, match='LiDAR file.*label making needs nuScenes'):
         scene.load(0)
     path = tmp_path / scene.records[0].lidar_path
     path.parent.mkdir(parents=True)

@@ -9,7 +9,7 @@ from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 
 from projects.occ.datasets import SSCBenchKITTI360Dataset
-from projects.occ.datasets.kitti360_labels import read_raw_label
+from projects.occ.datasets.label_formats import read_raw_label
 from projects.occ.datasets.sscbench_kitti360_dataset import published_calibration
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES

@@ -161,7 +161,7 @@ def test_bad_label_files(tool, label_file, tmp_path, capfd):
     np.savez(tmp_path / 'other.npz', wrong=np.zeros(3))
     (tmp_path / 'text.npz').write_text('nothing')
     text = error('--npz', tmp_path / 'other.npz')
-    assert "has the keys ['wrong'], expected one of ('semantics', 'pred', 'arr_0')" in text
+    assert "found ['wrong']" in text
     assert 'cannot read label file' in error('--npz', tmp_path / 'text.npz')
     assert f"'{tmp_path / 'absent.npz'}' does not exist" in error('--npz', tmp_path / 'absent.npz')
     assert 'choose the grid with --preset' in error('--npz', label_file, '--preset', 'sscbench-kitti360')

@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.datasets.info_formats import parse_infos, read_info_file  # noqa: E402
+from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS, read_points  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path, surroundocc_label_path  # noqa: E402
 from projects.occ.visualization.palettes import NUSCENES_PALETTE  # noqa: E402
@@ -56,7 +57,9 @@ class SampleFrame:
 
     def points(self) -> np.ndarray:
         """(P, 3) LiDAR points in the LiDAR frame, metres."""
-        return np.fromfile(self.sources[self.record.lidar_path], dtype=np.float32).reshape(-1, 5)[:, :3].astype(np.float64)
+        path = self.sources[self.record.lidar_path]
+        points = read_points(path, NUSCENES_POINT_DIMS, 'LiDAR file of the sample', 'the sample folder is incomplete')
+        return points[:, :3].astype(np.float64)
 
 
 def default_shared() -> Path:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.datasets.kitti360_labels import LABEL_SUFFIX  # noqa: E402
 from projects.occ.datasets.kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration  # noqa: E402
+from projects.occ.datasets.lidar_points import KITTI_POINT_DIMS, read_points  # noqa: E402
 from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, sequence_name  # noqa: E402
 from projects.occ.datasets.transforms.depth import lidar_depth  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
@@ -74,7 +75,8 @@ def prepare(shared: Path, out: Path) -> list[Path]:
         _copy(sample / 'data_2d_raw' / DRIVE / CAMERA / 'data_rect' / f'{raw}.png', image)
         _copy(sample / 'data_3d_raw' / DRIVE / 'velodyne_points' / 'data' / f'{raw}.bin', sweep)
         _write(out / 'data_2d_raw' / DRIVE / 'voxels' / f'{frame}.bin', b'')
-        points = np.fromfile(sweep, dtype='<f4').reshape(-1, 4)[:, :3].astype(np.float64)
+        points = read_points(sweep, KITTI_POINT_DIMS, 'LiDAR file of the sample', 'the sample folder is incomplete')
+        points = points[:, :3].astype(np.float64)
         objects = json.loads((sample / 'bboxes_3D_cam0' / f'BBoxes_{int(raw)}.json').read_text())
         boxes = car_boxes(objects, camera, points)
         labels = label_of(points, boxes, camera, grid)

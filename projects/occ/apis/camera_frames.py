@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from projects.occ.file_arrays import load_arrays
 from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 
 KEYS = ('token', 'images', 'cam_names', 'cam2img', 'cam2ref', 'ref2cam', 'depth')
@@ -214,12 +215,8 @@ def _images(images: list, folder: str | os.PathLike, what: str) -> list:
 def _depth(item: Any, folder: str | os.PathLike, what: str) -> np.ndarray:
     if isinstance(item, (str, os.PathLike)):
         path = Path(folder) / item
-        if not path.is_file():
-            raise FileNotFoundError(f'{what}: {str(path)!r} does not exist')
-        try:
-            item = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f'{what}: {str(path)!r} is no .npy file ({error})') from error
+        arrays = load_arrays(path, what, 'name an .npy file of metres (H, W)')
+        item = arrays.get('', np.zeros(0))
     depth = np.asarray(item)
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or not np.isfinite(depth).all() or (depth < 0).any():
         raise ValueError(f'{what} must be an array (H, W) of finite metres, 0 where unknown, got {depth.dtype} {depth.shape}')

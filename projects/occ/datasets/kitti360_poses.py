@@ -2,13 +2,13 @@
 
 import gzip
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.file_arrays import load_arrays
 
 _HOW = 'docs/datasets.md, "SSCBench-KITTI-360"'
 
@@ -62,15 +62,12 @@ def read_poses(path: str | os.PathLike) -> dict[int, np.ndarray]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or another file.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"'{path}' does not exist; make it with tools/create_data.py sscbench-kitti360 --kitti360 ({_HOW})"
-        )
+    remedy = f'make it with tools/create_data.py sscbench-kitti360 --kitti360 ({_HOW})'
+    arrays = load_arrays(path, 'poses of a drive', remedy)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(zip(file['frames'].tolist(), file['velo2world'], strict=True))
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"'{path}' is damaged or no file of poses ({error}); make it again ({_HOW})") from error
+        return dict(zip(arrays['frames'].tolist(), arrays['velo2world'], strict=True))
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"'{path}' is no file of poses ({error}); {remedy}") from error
 
 
 def _lines(path: Path) -> list[str]:

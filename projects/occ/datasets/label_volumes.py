@@ -1,4 +1,4 @@
-"""Opens label volumes of any of the known on-disk formats, without a data set around them."""
+"""Volumes of class ids from files without a data set around them: labels of other projects, and predictions."""
 
 import os
 from collections.abc import Mapping
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.occ.file_arrays import load_arrays
 from projects.occ.structures import VoxelGrid
 
-from .kitti360_labels import SSCBENCH_SHAPE, map_raw_labels
-from .label_formats import sparse_labels
+from .kitti360_labels import SSCBENCH_SHAPE
+from .label_formats import LabelError, read_dense, read_label, read_raw_label, read_rows
 
 LABEL_KEYS = ('semantics',)
 PREDICTION_KEYS = ('pred', 'arr_0')
@@ -54,66 +55,77 @@ def read_label_volume(path: str | os.PathLike, grids: Mapping[str, VoxelGrid]) -
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, of another format, or fits no grid.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"label file '{path}' does not exist")
+    path, what, remedy = Path(path), 'label file', f'known formats: {FORMATS}'
     if path.suffix == '.label':
-        values, key, masks = _raw_label(path), '', {}
-        candidates = {name: grid for name, grid in grids.items() if grid.shape == SSCBENCH_SHAPE}
-    else:
-        values, key, masks = _arrays(path)
-        sparse = values.ndim == 2
-        candidates = {n: g for n, g in grids.items() if (g.free_index == 0 if sparse else g.shape == values.shape)}
-    if not candidates:
+        name, grid = _first(path, SSCBENCH_SHAPE, {n: g for n, g in grids.items() if g.shape == SSCBENCH_SHAPE}, grids)
+        # without .invalid nothing is known to be unobserved
+        invalid = path.with_suffix('.invalid').is_file()
+        return LabelVolume(read_raw_label(path, grid.shape, what, remedy, invalid), grid, name)
+    arrays = load_arrays(path, what, remedy)
+    key = _key(arrays, (*LABEL_KEYS, *PREDICTION_KEYS), f"{what}: '{path}'")
+    shape = arrays[key].shape
+    sparse = len(shape) == 2
+    name, grid = _first(
+        path, shape, {n: g for n, g in grids.items() if (g.free_index == 0 if sparse else g.shape == shape)}, grids
+    )
+    origin = f"{what}: '{path}' read with the grid {name!r}"
+    if sparse:
+        return LabelVolume(read_rows(arrays[key], grid, origin), grid, name, key in PREDICTION_KEYS)
+    masks = tuple({'mask_camera'} & set(arrays))
+    labels, seen = read_dense(arrays, grid, origin, key, masks)
+    return LabelVolume(labels, grid, name, key in PREDICTION_KEYS, seen.get('mask_camera'))
+
+
+def read_prediction(path: str | os.PathLike, grid: VoxelGrid) -> np.ndarray:
+    """Reads a prediction.
+
+    * ``.npz``: class ids (X, Y, Z) under the key ``pred`` (ours, SparseOcc), ``arr_0`` (GaussRender) or ``semantics`` (Occ3D).
+    * ``.npy``: class ids (X, Y, Z), or the occupied voxels as (K, 4) integers ix, iy, iz, class (SurroundOcc).
+    * ``.label``: raw ids, uint16, z fastest (SSCBench).
+
+    Args:
+        path: The file.
+        grid: Voxel grid that it belongs to.
+
+    Returns:
+        (X, Y, Z) uint8 class ids, 0..C-1.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or shape or class ids do not fit the grid.
+    """
+    path, remedy = Path(path), 'write it again'
+    origin = f"prediction: '{path}'"
+    try:
+        if path.suffix == '.label':
+            labels = read_label(path, grid, 'prediction', remedy, invalid=False)[0]
+            return read_dense({'': labels}, grid, origin, '', ignored=False)[0]
+        arrays = load_arrays(path, 'prediction', remedy)
+        key = _key(arrays, (*PREDICTION_KEYS, *LABEL_KEYS), origin, lone=False)
+        if arrays[key].ndim == 2:
+            return read_rows(arrays[key], grid, origin, noise=False)
+        return read_dense(arrays, grid, origin, key, ignored=False)[0]
+    except LabelError as error:
+        raise ValueError(
+            f'{error}; the prediction belongs to another benchmark or grid, its classes are numbered in another way, or it '
+            'holds logits (save their arg-max)'
+        ) from None
+
+
+def _key(arrays: Mapping[str, np.ndarray], keys: tuple[str, ...], origin: str, lone: bool = True) -> str:
+    """Name of the array of class ids; with ``lone`` also that of an only volume."""
+    volumes = [name for name, array in arrays.items() if lone and array.ndim == 3]
+    found = [key for key in (*keys, '') if key in arrays] or (volumes if len(volumes) == 1 else [])
+    if not found:
+        raise ValueError(f'{origin}: expected one of the keys {keys}, found {list(arrays)}')
+    return found[0]
+
+
+def _first(path: Path, shape: tuple, fitting: Mapping[str, VoxelGrid], grids: Mapping[str, VoxelGrid]) -> tuple[str, VoxelGrid]:
+    if not fitting:
         known = ', '.join(f'{name} {grid.shape}' for name, grid in grids.items())
         raise ValueError(
-            f"label file '{path}' has the shape {values.shape}, which fits none of the grids {known}; choose the grid "
+            f"label file: '{path}' has the shape {shape}, which fits none of the grids {known}; choose the grid "
             'with --preset or by naming a CONFIG (a file with nothing but grid = dict(...) is enough)'
         )
-    name, grid = next(iter(candidates.items()))
-    if values.ndim == 2:
-        labels = sparse_labels(values, grid, f"label file '{path}'")
-    else:
-        grid.check_labels(values, f"label file '{path}' read with the grid {name!r}")
-        labels = values.astype(np.uint8)
-    mask = masks.get('mask_camera')
-    if mask is not None and mask.shape != grid.shape:
-        raise ValueError(f"label file '{path}': expected mask_camera of shape {grid.shape}, found {mask.shape}")
-    return LabelVolume(labels, grid, name, key in PREDICTION_KEYS, None if mask is None else mask != 0)
-
-
-def _raw_label(path: Path) -> np.ndarray:
-    raw = np.fromfile(path, dtype='<u2')
-    if raw.size != np.prod(SSCBENCH_SHAPE):
-        raise ValueError(
-            f"label file '{path}' has {path.stat().st_size} bytes instead of the {2 * np.prod(SSCBENCH_SHAPE)} of SSCBench"
-        )
-    invalid_path = path.with_suffix('.invalid')
-    # without it nothing is known to be unobserved
-    invalid = np.fromfile(invalid_path, dtype='u1') if invalid_path.is_file() else np.zeros(raw.size, np.uint8)
-    if invalid.size != raw.size:
-        raise ValueError(f"'{invalid_path}' has {invalid.size} bytes instead of one for each of the {raw.size} voxels")
-    return map_raw_labels(raw, invalid, f"label file '{path}'").reshape(SSCBENCH_SHAPE)
-
-
-def _arrays(path: Path) -> tuple[np.ndarray, str, dict[str, np.ndarray]]:
-    """Class ids, the key they were found under, and all arrays."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {key: loaded[key] for key in loaded} if isinstance(loaded, np.lib.npyio.NpzFile) else {'': loaded}
-    except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-        raise ValueError(f"cannot read label file '{path}': {error}; known formats: {FORMATS}") from error
-    volumes = [name for name, array in arrays.items() if array.ndim == 3]
-    key = next((name for name in (*LABEL_KEYS, *PREDICTION_KEYS, '') if name in arrays), None)
-    if key is None and len(volumes) == 1:
-        key = volumes[0]
-    if key is None:
-        raise ValueError(f"label file '{path}' has the keys {list(arrays)}, expected one of {(*LABEL_KEYS, *PREDICTION_KEYS)}")
-    values = arrays[key]
-    integral = values.dtype.kind in 'iub' or (values.dtype.kind == 'f' and (values == np.rint(values)).all())
-    if not integral or (values.ndim != 3 and (values.ndim, values.shape[-1]) != (2, 4)):
-        raise ValueError(
-            f"label file '{path}': expected class ids (X, Y, Z) or rows (K, 4), found {values.dtype} {values.shape}; "
-            f'known formats: {FORMATS}'
-        )
-    return values.astype(np.int64), key, arrays
+    return next(iter(fitting.items()))

@@ -16,9 +16,10 @@ from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, KITTI360
 from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 
 from .frame_dataset import FrameDataset
-from .kitti360_labels import LABEL_SUFFIX, read_label, warn_if_upper_classes_miss
+from .kitti360_labels import LABEL_SUFFIX, warn_if_upper_classes_miss
 from .kitti360_poses import read_poses
 from .kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration
+from .label_formats import read_label
 from .transforms.loading import is_complete
 
 # Sequence numbers of each split, in the benchmark's order.
@@ -278,7 +279,8 @@ class SSCBenchKITTI360Dataset(FrameDataset):
             if not exists(info['occ_path'], backend_args=self.backend_args):
                 continue
             try:
-                labels = read_label(info['occ_path'], self.grid, f'label of frame {info["token"]}', self.backend_args)
+                what = f'label of frame {info["token"]}'
+                labels, _ = read_label(info['occ_path'], self.grid, what, backend_args=self.backend_args)
             except (OSError, ValueError):
                 if not self.skip_corrupt:
                     raise

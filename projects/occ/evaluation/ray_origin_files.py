@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.file_arrays import load_arrays
 
 KEYS = ('tokens', 'origins', 'offsets', 'frame')
 
@@ -47,16 +48,10 @@ def read_ray_origins(path: str | os.PathLike, frame: str = 'ego') -> dict[str, n
         ValueError: If it is no such file, damaged, or in another reference frame.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'RayIoU origins {path!r} do not exist; docs/evaluation.md, "RayIoU", tells how to make them')
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in KEYS}
-    except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-        raise ValueError(
-            f'{path}: not a file of RayIoU origins ({error}); expected an npz with the arrays {KEYS}, '
-            'see docs/evaluation.md, "RayIoU"'
-        ) from error
+    remedy = 'docs/evaluation.md, "RayIoU", tells how to make it'
+    arrays = load_arrays(path, 'RayIoU origins', remedy)
+    if not set(KEYS) <= set(arrays):
+        raise ValueError(f'{path}: not a file of RayIoU origins; expected the arrays {KEYS}, found {sorted(arrays)}; {remedy}')
     if str(arrays['frame']) != frame:
         raise ValueError(
             f'{path}: these origins are in the {arrays["frame"]} frame, but the voxel grid is in the {frame} frame; make them '

@@ -1,21 +1,14 @@
 """Folders of predictions, as ``tools/test.py --out`` and other code bases write them."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from ..structures import VoxelGrid
-
-NPZ_KEYS = ('pred', 'arr_0', 'semantics')
 SUFFIXES = ('.npz', '.npy', '.label')
 # folders that tell nothing about a frame, and file names that the folder above names
 _SILENT_FOLDERS = ('voxels', 'predictions', 'sequences')
 _SILENT_STEM = 'labels'
 _SCALE_SUFFIX = '_1_1'
-
-RawIds = Callable[[np.ndarray, str], np.ndarray]
 
 
 def index_predictions(root: str | os.PathLike) -> dict[str, Path]:
@@ -50,88 +43,6 @@ def index_predictions(root: str | os.PathLike) -> dict[str, Path]:
     if not found:
         raise FileNotFoundError(f'folder of predictions {str(root)!r} has no {", ".join(SUFFIXES)} file')
     return found
-
-
-def read_prediction(path: str | os.PathLike, grid: VoxelGrid, raw_ids: RawIds | None = None) -> np.ndarray:
-    """Reads one prediction.
-
-    * ``.npz``: class ids (X, Y, Z) under the key ``pred`` (ours, SparseOcc), ``arr_0`` (GaussRender) or ``semantics`` (Occ3D).
-    * ``.npy``: class ids (X, Y, Z), or the occupied voxels as (K, 4) integers ix, iy, iz, class (SurroundOcc).
-    * ``.label``: raw ids, uint16, z fastest (SSCBench).
-
-    Args:
-        path: The file.
-        grid: Voxel grid that it belongs to.
-        raw_ids: ``(raw uint16 (X, Y, Z), origin) -> class ids`` for ``.label`` files; None if the benchmark has none.
-
-    Returns:
-        (X, Y, Z) uint8 class ids, 0..C-1.
-
-    Raises:
-        ValueError: If the file is damaged, or shape or class ids do not fit the grid.
-    """
-    path = Path(path)
-    origin = f"prediction '{path}'"
-    if path.suffix == '.label':
-        if raw_ids is None:
-            raise ValueError(f'{origin}: .label files belong to SSCBench; this benchmark has predictions as .npz or .npy')
-        labels = raw_ids(_read_raw(path, grid, origin), origin)
-    else:
-        labels = _read_array(path, origin)
-        if path.suffix == '.npy' and labels.ndim == 2 and labels.shape[1] == 4:
-            labels = _dense(labels, grid, origin)
-    if labels.dtype.kind == 'f' and labels.shape == grid.shape and (labels == np.round(labels)).all():
-        labels = labels.astype(np.int64)
-    if labels.dtype.kind not in 'iub' or labels.shape != grid.shape:
-        raise ValueError(
-            f'{origin}: expected class ids of shape {grid.shape}, found {labels.dtype} {labels.shape}; the prediction belongs '
-            'to another benchmark or grid, or holds logits (save their arg-max)'
-        )
-    if labels.min() < 0 or labels.max() >= grid.num_classes:
-        bad = labels.max() if labels.max() >= grid.num_classes else labels.min()
-        raise ValueError(
-            f'{origin}: class id {int(bad)} is outside 0..{grid.num_classes - 1}; the prediction belongs to another benchmark, '
-            'or its classes are numbered in another way'
-        )
-    return labels.astype(np.uint8)
-
-
-def _read_array(path: Path, origin: str) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return loaded
-        with loaded:
-            key = next((key for key in NPZ_KEYS if key in loaded), None)
-            if key is not None:
-                return loaded[key]
-            keys = list(loaded)
-    except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-        raise ValueError(f'{origin}: damaged or cut short ({error}); write it again') from error
-    raise ValueError(f'{origin}: expected one of the keys {NPZ_KEYS}, found {keys}')
-
-
-def _read_raw(path: Path, grid: VoxelGrid, origin: str) -> np.ndarray:
-    data = path.read_bytes()
-    if len(data) != 2 * grid.num_voxels:
-        raise ValueError(
-            f'{origin}: {len(data)} bytes instead of the {2 * grid.num_voxels} of {grid.shape} voxels with 2 bytes each'
-        )
-    return np.frombuffer(data, dtype='<u2').reshape(grid.shape)
-
-
-def _dense(rows: np.ndarray, grid: VoxelGrid, origin: str) -> np.ndarray:
-    if rows.dtype.kind not in 'iuf' or not (np.isfinite(rows) & (rows == np.round(rows))).all():
-        raise ValueError(
-            f'{origin}: expected rows of whole numbers ix, iy, iz, class, found {rows.dtype} {rows.shape} that are none; save '
-            'voxel indices, not metres, and class ids, not scores'
-        )
-    index = rows[:, :3].astype(np.int64)
-    if ((index < 0) | (index >= np.array(grid.shape))).any():
-        raise ValueError(f'{origin}: a voxel index lies outside the grid {grid.shape}; the prediction belongs to another grid')
-    labels = np.full(grid.shape, grid.free_index, dtype=np.int64)
-    labels[tuple(index.T)] = rows[:, 3]
-    return labels
 
 
 def match_predictions(

@@ -36,7 +36,7 @@ def test_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"p\.npz' does not exist; make it with tools/create_data.py sscbench-kitti360"):
         read_poses(tmp_path / 'p.npz')
     (tmp_path / 'p.npz').write_bytes(b'PK')
-    with pytest.raises(ValueError, match=r"p\.npz' is damaged or no file of poses"):
+    with pytest.raises(ValueError, match=r"p\.npz'.*make it"):
         read_poses(tmp_path / 'p.npz')
     calibration = tmp_path / 'calibration'
     with pytest.raises(FileNotFoundError, match=r"calib_cam_to_pose\.txt' does not exist; copy it from KITTI-360"):

@@ -19,7 +19,7 @@ def test_round_trip(tmp_path):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match='RayIoU origins .*absent.npz. do not exist; docs/evaluation.md, "RayIoU"'):
+    with pytest.raises(FileNotFoundError, match='RayIoU origins.*absent.npz.*docs/evaluation.md, "RayIoU"'):
         read_ray_origins(tmp_path / 'absent.npz')
     write_ray_origins(tmp_path / 'lidar.npz', ORIGINS, 'lidar')
     with pytest.raises(ValueError, match='these origins are in the lidar frame, but the voxel grid is in the ego frame'):
@@ -28,7 +28,7 @@ def test_errors(tmp_path):
     (tmp_path / 'text.npz').write_text('hello')
     np.savez(tmp_path / 'other.npz', pred=np.zeros(3))
     for name in ('text', 'other'):
-        with pytest.raises(ValueError, match='not a file of RayIoU origins'):
+        with pytest.raises(ValueError, match=rf'{name}\.npz'):
             read_ray_origins(tmp_path / f'{name}.npz')
     content = bytearray((tmp_path / 'lidar.npz').read_bytes())
     for start in range(0, len(content), 11):
@@ -36,7 +36,7 @@ def test_errors(tmp_path):
         try:
             assert len(read_ray_origins(tmp_path / 'damaged.npz', 'lidar')) == 2
         except ValueError as error:
-            assert 'damaged.npz: ' in str(error)
+            assert 'damaged.npz' in str(error)
     arrays = dict(np.load(tmp_path / 'lidar.npz'))
     np.savez(tmp_path / 'short.npz', **{**arrays, 'origins': arrays['origins'][:2]})
     with pytest.raises(ValueError, match='tokens, origins and offsets do not fit together'):

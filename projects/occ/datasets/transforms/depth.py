@@ -1,12 +1,12 @@
 """Depth maps of the images: read from files, or made from a LiDAR sweep."""
 
-import io
-
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
-from mmengine.fileio import get
+
+from projects.occ.datasets.lidar_points import read_points
+from projects.occ.file_arrays import load_arrays
 
 _HOW = 'docs/datasets.md, "Depth maps"'
 
@@ -48,19 +48,14 @@ class LoadDepthMaps(BaseTransform):
 
     def _load(self, name: str, path: str, image: np.ndarray, token: str) -> np.ndarray:
         what = f"depth map of {name}, frame {token}: '{path}'"
-        try:
-            data = get(path, backend_args=self.backend_args)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise FileNotFoundError(
-                f"{what} does not exist; check dataset.data_root and dataset.data_prefix['depth']. Depth maps are made once "
-                f'from stereo images; where there are none, LoadDepthFromLidar makes them from the LiDAR ({_HOW})'
-            ) from None
-        try:
-            depth = np.load(io.BytesIO(data), allow_pickle=False)
-        except Exception as error:  # a damaged file can raise nearly anything: header, value, end-of-file and archive errors
-            raise ValueError(f'{what} ({len(data)} bytes) is damaged or cut short ({error}); make it again ({_HOW})') from error
-        if not isinstance(depth, np.ndarray) or depth.dtype.kind != 'f' or depth.shape != image.shape[:2]:
-            found = f'{depth.dtype} {depth.shape}' if isinstance(depth, np.ndarray) else f'an archive of {sorted(depth)}'
+        remedy = (
+            "check dataset.data_root and dataset.data_prefix['depth']. Depth maps are made once from stereo images; where "
+            f'there are none, LoadDepthFromLidar makes them from the LiDAR ({_HOW})'
+        )
+        arrays = load_arrays(path, f'depth map of {name}, frame {token}', remedy, self.backend_args)
+        depth = arrays.get('')
+        if depth is None or depth.dtype.kind != 'f' or depth.shape != image.shape[:2]:
+            found = f'an archive of {sorted(arrays)}' if depth is None else f'{depth.dtype} {depth.shape}'
             raise ValueError(
                 f'{what}: expected floats of the shape of the image, {image.shape[:2]}, found {found}; LoadDepthMaps comes '
                 f'before the images are resized, and disparities that were padded have to be cut back ({_HOW})'
@@ -136,20 +131,9 @@ class LoadDepthFromLidar(BaseTransform):
         return results
 
     def _points(self, path: str, token: str) -> np.ndarray:
-        what = f"LiDAR sweep of frame {token}: '{path}'"
-        try:
-            data = get(path, backend_args=self.backend_args)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            data = None
-        if data is None:
-            raise FileNotFoundError(f"{what} does not exist; check dataset.data_root and dataset.data_prefix['pts'] ({_HOW})")
-        size = 4 * self.point_dims
-        if not data or len(data) % size:
-            raise ValueError(
-                f'{what} has {len(data)} bytes, no multiple of {size} ({self.point_dims} float32 a point), so it is cut '
-                'short or LoadDepthFromLidar.point_dims is wrong'
-            )
-        points = np.frombuffer(data, dtype='<f4').reshape(-1, self.point_dims)[:, :3].astype(np.float64)
+        what = f'LiDAR sweep of frame {token}'
+        remedy = f"check dataset.data_root, dataset.data_prefix['pts'] and LoadDepthFromLidar.point_dims ({_HOW})"
+        points = read_points(path, self.point_dims, what, remedy, self.backend_args)[:, :3].astype(np.float64)
         return points[np.isfinite(points).all(1)]
 
     def __repr__(self) -> str:

@@ -4,21 +4,12 @@ import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
-from mmengine.fileio import get
+
+from projects.occ.file_arrays import read_bytes
 
 _LAYOUT = 'docs/datasets.md, "Folders"'
 # those of mmcv that give BGR and decode what the flag asks for
 _DECODERS = ('cv2', 'pillow')
-
-
-def _read_bytes(path: str, backend_args: dict | None, what: str, key: str) -> bytes:
-    try:
-        return get(path, backend_args=backend_args)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise FileNotFoundError(
-            f"{what}: '{path}' does not exist. The path is dataset.data_root + {key} + what the annotation file says; check "
-            f'these config keys against {_LAYOUT}'
-        ) from None
 
 
 def is_complete(data: bytes) -> bool:
@@ -96,6 +87,10 @@ class LoadMultiViewImages(BaseTransform):
     def _load(self, results: dict) -> list[np.ndarray]:
         images: list[np.ndarray] = []
         seen: dict[str, int] = {}
+        remedy = (
+            "the path is dataset.data_root + dataset.data_prefix['img'] + what the annotation file says; check these keys "
+            f'({_LAYOUT}) or copy the file again'
+        )
         for name, path in zip(results['cam_names'], results['img_paths']):
             # a key frame that stands in for a missing neighbour is decoded once
             if path in seen:
@@ -103,14 +98,13 @@ class LoadMultiViewImages(BaseTransform):
                 continue
             seen[path] = len(images)
             what = f'image of {name}, frame {results["token"]}'
-            data = _read_bytes(path, self.backend_args, what, "dataset.data_prefix['img']")
+            data = read_bytes(path, what, remedy, self.backend_args)
             image = None
             if is_complete(data):
                 image = mmcv.imfrombytes(data, flag='color_ignore_orientation', backend=self.imdecode_backend)
             if image is None:
                 raise ValueError(
-                    f"{what}: '{path}' ({len(data)} bytes) is not a complete image; copy it again from the data set "
-                    f"(dataset.data_root + dataset.data_prefix['img'], {_LAYOUT})"
+                    f"{what}: '{path}' ({len(data)} bytes) is not a complete image; copy it again from the data set"
                 )
             images.append(image)
         return images

@@ -1,7 +1,6 @@
 """Where the voxels appear in the images, computed once per calibration."""
 
 import hashlib
-import io
 import logging
 import os
 from collections import OrderedDict
@@ -13,6 +12,7 @@ from mmdet3d.registry import TRANSFORMS
 from mmengine.logging import print_log
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.file_arrays import load_arrays
 from projects.occ.structures import VoxelGrid, frustum_indices, network_intrinsics, project_voxel_centres, scaled_shape
 
 # Part of every key: raise it when the same key has to give other tables.
@@ -107,27 +107,20 @@ def _project(grid, ref2cam, cam2img, image_wh, voxel_scale, frustums) -> dict[st
 
 def _read(path: Path, voxels: int, boxed_voxels: int) -> dict[str, np.ndarray] | None:
     """Tables of a file; None if it is missing, damaged or holds other tables."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
     expected = dict(pixels=((voxels, 2), np.int64), visible=((voxels,), bool))
     if boxed_voxels:
         expected['frustums'] = ((boxed_voxels,), np.int16)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
-            table = {name: loaded[name] for name in expected}
+        table = load_arrays(path, 'voxel projections', 'they are made anew')
         found = {name: (array.shape, array.dtype) for name, array in table.items()}
-        if found == expected:
-            return table
-        error = f'it holds {found}'
-    except Exception as failure:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-        error = failure
-    print_log(
-        f"voxel projections: '{path}' ({len(data)} bytes) is damaged ({error}) and is made anew",
-        logger='current',
-        level=logging.WARNING,
-    )
+        if all(found.get(name) == value for name, value in expected.items()):
+            return {name: table[name] for name in expected}
+        message = f"voxel projections: '{path}' holds {found} instead of {expected}; they are made anew"
+    except OSError:
+        return None
+    except ValueError as error:
+        message = str(error)
+    print_log(message, logger='current', level=logging.WARNING)
     return None
 
 

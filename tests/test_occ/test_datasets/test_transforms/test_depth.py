@@ -136,11 +136,11 @@ def test_lidar_depth_from_a_file(results, tmp_path):
     mounted[0, 3] = 1.0
     assert LoadDepthFromLidar(radius=0)(dict(results, lidar_frames=[dict(scan, lidar2ref=mounted)]))['depth'][0].max() == 5
     path.write_bytes(sweep.tobytes()[:-4])
-    with pytest.raises(ValueError, match=r'has 28 bytes, no multiple of 16 \(4 float32 a point\)'):
+    with pytest.raises(ValueError, match='s.bin. has 28 bytes'):
         LoadDepthFromLidar()(results)
-    with pytest.raises(FileNotFoundError, match=r"LiDAR sweep of frame t0: .*does not exist.*data_prefix\['pts'\]"):
+    with pytest.raises(FileNotFoundError, match=r"LiDAR sweep of frame t0.*data_prefix\['pts'\]"):
         LoadDepthFromLidar()(dict(results, lidar_frames=[dict(scan, lidar_path=str(tmp_path / 'no.bin'))]))
-    with pytest.raises(FileNotFoundError, match=r"frame t0: .*data_prefix\['pts'\]"):
+    with pytest.raises(FileNotFoundError, match=r"frame t0.*data_prefix\['pts'\]"):
         LoadDepthFromLidar()(dict(results, lidar_frames=[]))
     with pytest.raises(ValueError, match='got radius=-1, point_dims=4'):
         LoadDepthFromLidar(radius=-1)

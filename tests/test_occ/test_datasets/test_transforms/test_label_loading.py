@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from projects.occ.datasets import LoadOccLabels
+from projects.occ.datasets import LoadOccLabels, LoadSSCBenchLabels
 from projects.occ.structures import VoxelGrid
 
 SHAPE = (8, 8, 2)
@@ -49,42 +49,28 @@ def test_label_that_would_need_unpickling_is_refused(formats, tmp_path):
         LoadOccLabels()(_results(formats, tmp_path / 'x.npy', 'surroundocc'))
 
 
-@pytest.mark.parametrize(
-    ('change', 'text'),
-    [
-        (dict(semantics=np.zeros((8, 8, 3), np.uint8)), r'expected a label volume of shape \(8, 8, 2\).*got \(8, 8, 3\)'),
-        (dict(semantics=np.full(SHAPE, 18, np.uint8)), r'class id 18 is outside 0\.\.17 and is not ignore_index 255'),
-        (dict(semantics=np.zeros(SHAPE, np.float32)), 'expected integer class ids in semantics, found float32'),
-        (
-            dict(mask_camera=None),
-            r"expected the arrays \['semantics', 'mask_lidar', 'mask_camera'\].*found \['mask_lidar', 'semantics'\]",
-        ),
-        (
-            dict(mask_lidar=np.ones((8, 8), np.uint8)),
-            r'expected mask_lidar of shape \(8, 8, 2\) \(grid\.shape\), found \(8, 8\)',
-        ),
-    ],
-)
-def test_occ3d_label_that_does_not_fit(formats, tmp_path, change, text):
-    path = _save_occ3d(tmp_path / 'labels.npz', **change)
-    with pytest.raises(ValueError, match=text):
+def test_a_label_that_does_not_fit_names_the_frame(formats, tmp_path):
+    path = _save_occ3d(tmp_path / 'labels.npz', semantics=np.full(SHAPE, 18, np.uint8), mask_camera=None)
+    with pytest.raises(ValueError, match=r"label of frame t0: '.*labels\.npz'.*mask_camera.*\b18\b"):
         LoadOccLabels()(_results(formats, path, 'occ3d'))
 
 
-@pytest.mark.parametrize(
-    ('rows', 'text'),
-    [
-        (np.zeros((3, 5), np.int64), r'expected integers \(K, 4\).*found int64 \(3, 5\)'),
-        (np.zeros((3, 4), np.float32), r'found float32 \(3, 4\)'),
-        (np.array([[0, 8, 0, 1]]), r'voxel index \(0, 8, 0\) is outside grid\.shape \(8, 8, 2\)'),
-        (np.array([[0, 0, -1, 1]]), r'voxel index \(0, 0, -1\) is outside'),
-        (np.array([[0, 0, 0, 17]]), r'class id 17 is outside 0\.\.16'),
-    ],
-)
-def test_surroundocc_label_that_does_not_fit(formats, tmp_path, rows, text):
-    np.save(tmp_path / 'x.npy', rows)
-    with pytest.raises(ValueError, match=text):
-        LoadOccLabels()(_results(formats, tmp_path / 'x.npy', 'surroundocc'))
+def test_masks_are_chosen(formats, tmp_path):
+    path = _save_occ3d(tmp_path / 'labels.npz', mask_lidar=None)
+    results = LoadOccLabels(masks=['mask_camera'])(_results(formats, path, 'occ3d'))
+    assert 'mask_camera' in results and 'mask_lidar' not in results
+    with pytest.raises(ValueError, match='camera_mask'):
+        LoadOccLabels(masks=['camera_mask'])
+
+
+def test_converted_labels_of_sscbench(tmp_path):
+    grid = VoxelGrid((0, 0, 0, 8, 8, 2), 1.0, SHAPE, 'lidar', 0, class_names=[f'c{i}' for i in range(19)])
+    values = np.resize([0, 18, 255, 1], SHAPE)
+    np.save(tmp_path / '000005_1_1.npy', values.astype(np.float32))
+    results = LoadSSCBenchLabels()(dict(token='t', occ_path=str(tmp_path / '000005_1_1.npy'), grid=grid))
+    assert np.array_equal(results['gt_occ'], values) and not {'mask_lidar', 'mask_camera'} & set(results)
+    with pytest.raises(FileNotFoundError, match=r"label of frame t: '.*gone\.npy'.*data_prefix\['occ'\]"):
+        LoadSSCBenchLabels()(dict(token='t', occ_path=str(tmp_path / 'gone.npy'), grid=grid))
 
 
 def test_occ3d_masks_are_bool_and_255_is_kept(formats, tmp_path):
