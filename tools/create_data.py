@@ -22,6 +22,12 @@ def _size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f'expected a whole number from 0 on, got {text!r}')
+    return int(text)
+
+
 def _add_synthetic(commands) -> None:
     parser = commands.add_parser(
         'synthetic',
@@ -140,6 +146,13 @@ def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
         '--skip-unlabelled', action='store_true', help='leave frames without a label out instead of refusing them'
     )
     parser.add_argument(
+        '--camera-sweeps',
+        type=_count,
+        default=0,
+        metavar='N',
+        help="write down N images of each camera before and after the key frame's, for neighbours='sweeps' (default: 0)",
+    )
+    parser.add_argument(
         '--ann-file',
         action='append',
         metavar='FILE',
@@ -163,7 +176,13 @@ def _run_nuscenes(args: argparse.Namespace) -> int:
     from projects.occ.evaluation.ray_origin_files import write_ray_origins
 
     splits = prepare_nuscenes(
-        args.benchmark, args.data_root, args.nuscenes, args.labels, args.version, skip_unlabelled=args.skip_unlabelled
+        args.benchmark,
+        args.data_root,
+        args.nuscenes,
+        args.labels,
+        args.version,
+        skip_unlabelled=args.skip_unlabelled,
+        camera_sweeps=args.camera_sweeps,
     )
     for split, prepared in splits.items():
         print(f'{prepared.path}: {prepared.labelled} frames')

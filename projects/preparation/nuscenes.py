@@ -49,6 +49,7 @@ def prepare_nuscenes(
     labels: str | None = None,
     version: str = 'v1.0-trainval',
     skip_unlabelled: bool = False,
+    camera_sweeps: int = 0,
 ) -> dict[str, PreparedSplit]:
     """Writes ``<data_root>/<labels>/occ_infos_<split>.pkl`` for every split of a version.
 
@@ -60,6 +61,7 @@ def prepare_nuscenes(
             ``annotations.json``; None for the benchmark's default.
         version: Folder of the tables.
         skip_unlabelled: Leave frames without a label out instead of refusing them.
+        camera_sweeps: How many camera images before and after that of the key frame the files hold, per camera.
 
     Returns:
         By split.
@@ -76,7 +78,7 @@ def prepare_nuscenes(
             'parent with --labels'
         )
     tables = load_tables(Path(data_root) / nuscenes, version)
-    splits = {split: read_records(tables, scenes) for split, scenes in split_scenes(tables).items()}
+    splits = {split: read_records(tables, scenes, camera_sweeps) for split, scenes in split_scenes(tables).items()}
     if benchmark == 'occ3d' and (folder / 'annotations.json').is_file():
         _compare_with_annotations(folder / 'annotations.json', splits)
     existing = _existing_labels(label_root, benchmark)

@@ -106,7 +106,7 @@ def _read_splits(path: Path) -> dict[str, list[str]]:
     return splits
 
 
-def read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
+def read_records(tables, scene_names: Iterable[str], camera_sweeps: int = 0) -> list[FrameRecord]:
     """Key frames of some scenes, in the order of the table ``sample`` (that of BEVDet's annotation files).
 
     Matrices are float64 products of the tables' quaternions and translations. Boxes are all annotations, with
@@ -115,12 +115,13 @@ def read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
     Args:
         tables: The devkit's ``NuScenes``.
         scene_names: Scenes; those that the tables lack are left out.
+        camera_sweeps: How many images before and after that of the key frame each camera's ``sweeps`` hold.
 
     Raises:
         ValueError: If a key frame lacks the LiDAR or a camera, or the tables lack a row that another one names.
     """
     try:
-        return _read_records(tables, scene_names)
+        return _read_records(tables, scene_names, camera_sweeps)
     except KeyError as error:
         raise ValueError(
             f"the tables in '{Path(tables.dataroot) / tables.version}' are incomplete: nothing has the token or key {error}, "
@@ -128,7 +129,7 @@ def read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
         ) from None
 
 
-def _read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
+def _read_records(tables, scene_names: Iterable[str], camera_sweeps: int) -> list[FrameRecord]:
     wanted = set(scene_names)
     scenes = {scene['token']: scene for scene in tables.scene if scene['name'] in wanted}
     positions: dict[str, int] = {}
@@ -139,10 +140,13 @@ def _read_records(tables, scene_names: Iterable[str]) -> list[FrameRecord]:
             token, position = tables.get('sample', token)['next'], position + 1
     point_classes = {row['sample_data_token']: row['filename'] for row in getattr(tables, 'lidarseg', [])}
     samples = [sample for sample in tables.sample if sample['scene_token'] in scenes]
-    return [
-        _record(tables, sample, scenes[sample['scene_token']]['name'], positions.get(sample['token'], -1), point_classes)
-        for sample in tqdm(samples, desc='reading tables', unit='frame', leave=False)
-    ]
+    records = []
+    for sample in tqdm(samples, desc='reading tables', unit='frame', leave=False):
+        scene, position = scenes[sample['scene_token']]['name'], positions.get(sample['token'], -1)
+        record = _record(tables, sample, scene, position, point_classes)
+        record.sweeps = _sweeps(tables, sample, record, camera_sweeps)
+        records.append(record)
+    return records
 
 
 def _record(tables, sample: dict, scene_name: str, position: int, point_classes: dict[str, str]) -> FrameRecord:
@@ -155,20 +159,9 @@ def _record(tables, sample: dict, scene_name: str, position: int, point_classes:
     lidar = tables.get('sample_data', sample['data'][LIDAR])
     lidar2ego, ego2global = _mounting(tables, lidar), _ego_pose(tables, lidar)
     lidar2global = ego2global @ lidar2ego
-    cameras = {}
-    for name in NUSCENES_CAMERAS:
-        data = tables.get('sample_data', sample['data'][name])
-        cam2ego, at_camera = _mounting(tables, data), _ego_pose(tables, data)
-        calibration = tables.get('calibrated_sensor', data['calibrated_sensor_token'])
-        cameras[name] = CameraRecord(
-            img_path=data['filename'],
-            cam2img=np.array(calibration['camera_intrinsic'], dtype=np.float64),
-            lidar2cam=np.linalg.inv(at_camera @ cam2ego) @ lidar2global,
-            cam2ego=cam2ego,
-            ego2global=at_camera,
-            timestamp=data['timestamp'] / 1e6,
-            sample_data_token=data['token'],
-        )
+    cameras = {
+        name: _camera(tables, tables.get('sample_data', sample['data'][name]), lidar2global) for name in NUSCENES_CAMERAS
+    }
     return FrameRecord(
         token=sample['token'],
         timestamp=sample['timestamp'] / 1e6,
@@ -184,6 +177,35 @@ def _record(tables, sample: dict, scene_name: str, position: int, point_classes:
         lidarseg_path=point_classes.get(lidar['token'], ''),
         boxes=_boxes(tables, sample, np.linalg.inv(lidar2global)),
     )
+
+
+def _camera(tables, data: dict, lidar2global: np.ndarray) -> CameraRecord:
+    cam2ego, at_camera = _mounting(tables, data), _ego_pose(tables, data)
+    calibration = tables.get('calibrated_sensor', data['calibrated_sensor_token'])
+    return CameraRecord(
+        img_path=data['filename'],
+        cam2img=np.array(calibration['camera_intrinsic'], dtype=np.float64),
+        lidar2cam=np.linalg.inv(at_camera @ cam2ego) @ lidar2global,
+        cam2ego=cam2ego,
+        ego2global=at_camera,
+        timestamp=data['timestamp'] / 1e6,
+        sample_data_token=data['token'],
+    )
+
+
+def _sweeps(tables, sample: dict, record: FrameRecord, count: int) -> dict[int, dict[str, CameraRecord]]:
+    """The ``count`` images of each camera before and after that of the key frame, as far as the scene goes."""
+    sweeps: dict[int, dict[str, CameraRecord]] = {}
+    lidar2global = record.ego2global @ record.lidar2ego
+    for name in NUSCENES_CAMERAS:
+        for direction, sign in (('prev', -1), ('next', 1)):
+            data = tables.get('sample_data', sample['data'][name])
+            for step in range(1, count + 1):
+                if not data[direction]:
+                    break
+                data = tables.get('sample_data', data[direction])
+                sweeps.setdefault(sign * step, {})[name] = _camera(tables, data, lidar2global)
+    return sweeps
 
 
 def _mounting(tables, data: dict) -> np.ndarray:

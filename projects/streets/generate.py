@@ -15,7 +15,7 @@ from projects.occ.structures import VoxelGrid
 from .config import CLASS_ID, KITTI360, SyntheticConfig
 from .frame import FrameMaker
 from .kitti360_writer import FOLDERS as KITTI360_FOLDERS
-from .kitti360_writer import write_kitti360_calibration, write_kitti360_frame
+from .kitti360_writer import write_kitti360_calibration, write_kitti360_frame, write_kitti360_poses
 from .preview import preview_frame, write_png
 from .world import World
 from .writer import (
@@ -90,6 +90,7 @@ def generate(
     splits = {'train': results[: config.scenes_train], 'val': results[config.scenes_train :]}
     if KITTI360 in config.grids:
         write_kitti360_calibration(out, config)
+        write_kitti360_poses(out, [[frame.record for frame in scene['frames']] for scene in results], config)
     for split, part in () if KITTI360 in config.grids else splits.items():
         write_infos(out / f'occ_infos_{split}.pkl', [info for scene in part for info in scene['infos']], config)
         if config.legacy_infos:

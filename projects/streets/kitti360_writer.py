@@ -1,6 +1,7 @@
 """Writes frames in the on-disk layout of SSCBench-KITTI-360."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -8,14 +9,17 @@ import numpy as np
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.datasets.kitti360_labels import IGNORE, LABEL_SUFFIX, RAW_IDS, map_raw_labels
+from projects.occ.datasets.kitti360_poses import write_poses
 from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, SPLITS, sequence_name
+from projects.occ.structures.frame_record import FrameRecord
 
 from .config import KITTI360, SyntheticConfig
 from .frame import Frame
 from .sensors import kitti360_rig
 
-IMAGES, LABELS, DEPTH, LIDAR, CALIBRATION = 'data_2d_raw', 'preprocess', 'depth', 'data_3d_raw', 'calibration'
-FOLDERS = (IMAGES, LABELS, DEPTH, LIDAR, CALIBRATION)
+IMAGES, LABELS, DEPTH, LIDAR = 'data_2d_raw', 'preprocess', 'depth', 'data_3d_raw'
+CALIBRATION, POSES = 'calibration', 'poses'
+FOLDERS = (IMAGES, LABELS, DEPTH, LIDAR, CALIBRATION, POSES)
 _OUTLIER = 1
 _STRIDE = 5
 _NUMBERS_PER_SCENE = 1000
@@ -61,6 +65,23 @@ def write_kitti360_frame(root: Path, frame: Frame, config: SyntheticConfig, scen
     _write(folder / f'{name}.bin', np.packbits(scanned).tobytes())
     converted = map_raw_labels(raw, ~observed, name)
     _write_array(root / LABELS / 'labels' / drive / f'{name}{LABEL_SUFFIX}', converted.astype(np.float32))
+
+
+def write_kitti360_poses(root: Path, scenes: Sequence[Sequence[FrameRecord]], config: SyntheticConfig) -> None:
+    """Writes ``poses/<drive>.npz``, the Velodyne's poses in the world.
+
+    Args:
+        root: Folder of the data set.
+        scenes: Frames of every scene, in their order.
+        config: Its data set.
+    """
+    drives: dict[str, dict[int, np.ndarray]] = {}
+    for scene, records in enumerate(scenes):
+        for record in records:
+            drive, name = frame_name(config, scene, record.frame_idx)
+            drives.setdefault(drive, {})[int(name)] = record.ego2global @ record.lidar2ego
+    for drive, poses in drives.items():
+        write_poses(root / POSES / f'{drive}.npz', poses)
 
 
 def write_kitti360_calibration(root: Path, config: SyntheticConfig) -> None:

@@ -184,3 +184,20 @@ def test_eighty_one_real_frames_survive_the_tables(shared_data, tmp_path):
             np.testing.assert_allclose(camera.lidar2cam, product, atol=2e-4)
             camera.lidar2cam = product
         same_frame(record, other)
+
+
+def test_camera_sweeps_are_the_images_before_and_after(tables):
+    """The generated tables have no images between the key frames: those of the neighbours come next."""
+    records = read_records(tables, split_scenes(tables)['train'], camera_sweeps=2)
+    assert len(records) == 4
+    for record, other in ((records[0], records[1]), (records[2], records[3])):
+        assert set(record.sweeps) == {1} and set(other.sweeps) == {-1}
+        for one, two, offset in ((record, other, 1), (other, record, -1)):
+            assert list(one.sweeps[offset]) == list(one.cameras)
+            for name, camera in one.sweeps[offset].items():
+                assert camera.img_path == two.cameras[name].img_path
+                assert camera.timestamp == two.cameras[name].timestamp
+                # the same camera, seen from the LiDAR of the other frame
+                moved = np.linalg.inv(two.ego2global @ two.lidar2ego) @ one.ego2global @ one.lidar2ego
+                np.testing.assert_allclose(camera.lidar2cam, two.cameras[name].lidar2cam @ moved, atol=1e-8)
+    assert read_records(tables, split_scenes(tables)['train'])[0].sweeps == {}
