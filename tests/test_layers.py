@@ -64,7 +64,7 @@ LEVELS = {
         (),
         ('transforms',),
         ('frame_dataset',),
-        ('nuscenes_occ_dataset', 'sscbench_kitti360_dataset'),
+        ('nuscenes_occ_dataset', 'sscbench_kitti360_dataset', 'ddad_dataset'),
         ('occ3d_nuscenes_dataset', 'surroundocc_nuscenes_dataset'),
     ),
     'projects.occ.engine': ((), ('hooks',)),
@@ -79,8 +79,8 @@ LEVELS = {
     'projects.preparation': (
         ('findings', 'parallel', 'lidarseg', 'voxel_rays', 'info_writer', 'label_files'),
         ('check_files', 'label_making', 'nuscenes_tables', 'raw_label_conversion'),
-        ('label_aggregation', 'nuscenes', 'kitti360', 'info_conversion'),
-        ('label_sources', 'check_nuscenes', 'check_kitti360'),
+        ('label_aggregation', 'nuscenes', 'kitti360', 'ddad', 'info_conversion'),
+        ('label_sources', 'check_nuscenes', 'check_kitti360', 'check_ddad'),
         ('label_preparation', 'check_synthetic'),
     ),
     'projects.streets': (
@@ -91,7 +91,7 @@ LEVELS = {
         ('world',),
         ('labels', 'sensors'),
         ('frame',),
-        ('kitti360_writer', 'nuscenes_table_writer', 'preview', 'writer'),
+        ('kitti360_writer', 'ddad_writer', 'nuscenes_table_writer', 'preview', 'writer'),
         ('generate',),
     ),
 }

@@ -36,9 +36,9 @@ def _add_synthetic(commands) -> None:
     )
     parser.add_argument(
         '--format',
-        choices=('occ3d', 'surroundocc', 'both', 'sscbench-kitti360'),
+        choices=('occ3d', 'surroundocc', 'both', 'sscbench-kitti360', 'ddad'),
         default='both',
-        help='label format; both: the two of nuScenes (default: both)',
+        help='label format; both: the two of nuScenes; ddad: images and LiDAR at 10 Hz without voxel labels (default: both)',
     )
     parser.add_argument('--out', type=Path, required=True, help='folder to write to')
     parser.add_argument('--preset', default='tiny', help='tiny, small or full: grid, image size, view distance (default: tiny)')
@@ -74,10 +74,12 @@ def _run_synthetic(args: argparse.Namespace) -> int:
         return _report(check_synthetic(args.out, args.workers), args.report)
     from dataclasses import replace
 
-    from projects.streets import NUSCENES_FORMATS, build_config, generate
+    from projects.streets import NUSCENES_FORMATS, build_config, generate, generate_ddad
 
+    # the label grid of Occ3D decides how far the streets of DDAD reach
+    formats = {'both': NUSCENES_FORMATS, 'ddad': ('occ3d',)}.get(args.format, (args.format,))
     config = build_config(
-        formats=NUSCENES_FORMATS if args.format == 'both' else (args.format,),
+        formats=formats,
         preset=args.preset,
         voxel_size=args.voxel_size,
         point_cloud_range=args.range,
@@ -91,7 +93,12 @@ def _run_synthetic(args: argparse.Namespace) -> int:
     if args.raw_tables and 'sscbench-kitti360' in config.grids:
         raise ValueError('--raw-tables writes the tables of nuScenes; SSCBench-KITTI-360 has none')
     config = replace(config, camera=replace(config.camera, light=args.light))
-    result = generate(config, args.out, workers=args.workers, overwrite=args.overwrite, previews=args.preview)
+    if args.format == 'ddad':
+        if args.raw_tables or args.legacy_infos or args.preview:
+            raise ValueError('--raw-tables, --legacy-infos and --preview are not for --format ddad')
+        result = generate_ddad(config, args.out, workers=args.workers, overwrite=args.overwrite)
+    else:
+        result = generate(config, args.out, workers=args.workers, overwrite=args.overwrite, previews=args.preview)
     if args.raw_tables:
         _write_raw_tables(args.out, config.image_size)
     frames = ', '.join(f'{count} {split}' for split, count in result['frames'].items())
@@ -271,6 +278,61 @@ def _run_kitti360(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_ddad(commands) -> None:
+    parser = commands.add_parser(
+        'ddad',
+        help='annotation files of DDAD from the download, or --check',
+        description='Reads the scenes of DDAD (DGP JSON) and writes ddad_infos_<split>.pkl beside ddad.json; with --depth also '
+        'depth maps from the LiDAR. See docs/datasets.md, "DDAD".',
+    )
+    parser.add_argument('--data-root', type=Path, default=Path('data/ddad/raw_data'), help='default: data/ddad/raw_data')
+    parser.add_argument(
+        '--splits', nargs='+', default=['train', 'val'], choices=('train', 'val', 'test'), help='default: train val'
+    )
+    parser.add_argument('--depth', type=Path, metavar='DIR', help='write the depth map of every image below DIR')
+    _add_check(parser)
+    parser.add_argument('--masks', type=Path, metavar='DIR', help='with --check: folder of the self-occlusion masks')
+    parser.add_argument(
+        '--mask-pattern',
+        default='{camera}/{scene}/mask.png',
+        help='path of a mask below it (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--mask-valid', choices=('zero', 'nonzero'), default='zero', help='values that show the scene (default: zero)'
+    )
+    parser.add_argument('--pseudo', type=Path, metavar='DIR', help='with --check: folder of the class maps of images')
+    _add_workers(parser)
+    parser.set_defaults(run=_run_ddad)
+
+
+def _run_ddad(args: argparse.Namespace) -> int:
+    from projects.preparation.check_synthetic import read_marker
+
+    marker = read_marker(args.data_root)
+    if args.check:
+        from projects.preparation.check_ddad import IMAGE_WH, check_ddad
+
+        findings = check_ddad(
+            args.data_root,
+            args.splits,
+            args.masks,
+            args.mask_pattern,
+            args.mask_valid,
+            args.pseudo,
+            IMAGE_WH if marker is None else tuple(marker['config']['image_size']),
+            complete=marker is None,
+            workers=args.workers,
+        )
+        return _report(findings, args.report)
+    from projects.preparation.ddad import export_depth_maps, prepare_ddad
+
+    for path, count in prepare_ddad(args.data_root, args.splits).values():
+        print(f'{path}: {count} frames')
+    if args.depth is not None:
+        print(f'{args.depth}: {export_depth_maps(args.data_root, args.depth, args.splits, args.workers)} depth maps')
+    return 0
+
+
 def _add_convert(commands) -> None:
     parser = commands.add_parser(
         'convert-infos',
@@ -361,6 +423,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_nuscenes(commands, 'occ3d', 'Occ3D-nuScenes', 'occ3d_nuscenes')
     _add_nuscenes(commands, 'surroundocc', 'SurroundOcc-nuScenes', 'surroundocc_nuscenes')
     _add_kitti360(commands)
+    _add_ddad(commands)
     _add_synthetic(commands)
     _add_convert(commands)
     _add_make_labels(commands)

@@ -6,6 +6,7 @@ from typing import Any
 
 from projects.occ.structures import VoxelGrid
 
+from .check_ddad import check_ddad
 from .check_kitti360 import check_kitti360
 from .check_nuscenes import check_nuscenes
 from .findings import Finding
@@ -53,6 +54,11 @@ def check_synthetic(root: str | Path, workers: int = 1) -> list[Finding]:
         raise FileNotFoundError(f"'{root / MARKER}' does not exist; give --out the folder of a generated data set")
     if not marker.get('complete'):
         raise ValueError(f"'{root}' is not complete: its generation was interrupted; run it again without --check")
+    if marker.get('layout') == 'ddad':
+        size = tuple(marker['config']['image_size'])
+        return check_ddad(
+            root, masks=root / 'mask', pseudo=root / 'ddad_semantic', image_wh=size, complete=False, workers=workers
+        )
     findings = []
     for benchmark, fields in marker['config']['grids'].items():
         grid = VoxelGrid.build(fields)

@@ -46,6 +46,13 @@ SECTIONS = {
     'raw-label-damaged': 'sscbench-kitti-360',
     'raw-label-missing': 'sscbench-kitti-360',
     'calibration': 'sscbench-kitti-360',
+    'scene-missing': 'ddad',
+    'scene-damaged': 'ddad',
+    'lidar-missing': 'ddad',
+    'image-mask-missing': 'ddad',
+    'image-mask-damaged': 'ddad',
+    'class-map-missing': 'ddad',
+    'class-map-damaged': 'ddad',
 }
 
 

@@ -2,7 +2,7 @@
 
 from .config import FORMATS, NUSCENES_FORMATS, PRESETS, CameraSettings, SyntheticConfig, build_config
 from .frame import Frame, FrameMaker
-from .generate import ExistingDataError, generate
+from .generate import ExistingDataError, generate, generate_ddad
 from .world import World
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     'World',
     'build_config',
     'generate',
+    'generate_ddad',
 ]

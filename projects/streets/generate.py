@@ -10,9 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.datasets.dgp_scenes import DDAD_FILE
 from projects.occ.structures import VoxelGrid
 
 from .config import CLASS_ID, KITTI360, SyntheticConfig
+from .ddad_writer import CLASSES as DDAD_CLASSES
+from .ddad_writer import DDAD, write_ddad_file, write_ddad_scene
+from .ddad_writer import MASKS as DDAD_MASKS
 from .frame import FrameMaker
 from .kitti360_writer import FOLDERS as KITTI360_FOLDERS
 from .kitti360_writer import write_kitti360_calibration, write_kitti360_frame, write_kitti360_poses
@@ -31,7 +35,8 @@ from .writer import (
 )
 
 MARKER = 'synthetic.json'
-_OURS = (NUSCENES, OCC3D, SURROUNDOCC, *KITTI360_FOLDERS, 'preview', 'occ_infos_train.pkl', 'occ_infos_val.pkl')
+_INFOS = ('occ_infos_train.pkl', 'occ_infos_val.pkl', 'ddad_infos_train.pkl', 'ddad_infos_val.pkl')
+_OURS = (NUSCENES, OCC3D, SURROUNDOCC, *KITTI360_FOLDERS, DDAD_FILE, DDAD_MASKS, DDAD_CLASSES, 'preview', *_INFOS)
 
 
 class ExistingDataError(ValueError):
@@ -117,6 +122,49 @@ def generate(
     return {**marker, 'reused': False}
 
 
+def generate_ddad(
+    config: SyntheticConfig, out: Path, workers: int = 2, overwrite: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Generates drives in the layout of DDAD, with the folders of masks and class maps inside; see :func:`generate`.
+
+    Args:
+        config: What to generate, 10 frames per second; its label grid decides how far the world reaches, no label is written.
+        out: As in :func:`generate`.
+        workers: As in :func:`generate`.
+        overwrite: As in :func:`generate`.
+        progress: As in :func:`generate`.
+
+    Returns:
+        The content of ``out/synthetic.json`` plus ``reused`` (bool).
+
+    Raises:
+        ExistingDataError, ValueError: As :func:`generate` does.
+    """
+    if workers < 1:
+        raise ValueError(f'--workers must be at least 1, got {workers}')
+    out = Path(out)
+    found = _prepare(config, out, overwrite, DDAD)
+    if found is not None:
+        return {**found, 'reused': True}
+    marker = {'complete': False, 'layout': DDAD, 'hash': _identity(config, DDAD), 'config': config.to_dict()}
+    _write_json(out / MARKER, marker)
+    count = config.scenes_train + config.scenes_val
+    with (
+        tqdm(total=count * config.frames, unit='frame', desc=DDAD, disable=not progress) as bar,
+        ThreadPoolExecutor(max_workers=workers) as pool,
+    ):
+        files = list(pool.map(lambda index: write_ddad_scene(config, index, out, bar.update), range(count)))
+    scenes = {'train': files[: config.scenes_train], 'val': files[config.scenes_train :]}
+    write_ddad_file(out, scenes)
+    marker.update(complete=True, frames={split: len(part) * config.frames for split, part in scenes.items()})
+    _write_json(out / MARKER, marker)
+    return {**marker, 'reused': False}
+
+
+def _identity(config: SyntheticConfig, layout: str) -> str:
+    return config.hash() if not layout else f'{layout}-{config.hash()}'
+
+
 def _scene(config: SyntheticConfig, index: int, out: Path, preview: bool, bar: tqdm) -> dict[str, Any]:
     """Generates and writes one scene; returns its infos, frames without pixels, and voxel counts per class."""
     maker = FrameMaker(World(config, index))
@@ -150,7 +198,7 @@ def _count(labels: np.ndarray, grid: VoxelGrid, name: str) -> np.ndarray:
     return np.concatenate([[others], counts[1:17], [counts[grid.free_index]]])
 
 
-def _prepare(config: SyntheticConfig, out: Path, overwrite: bool) -> dict[str, Any] | None:
+def _prepare(config: SyntheticConfig, out: Path, overwrite: bool, layout: str = '') -> dict[str, Any] | None:
     """Returns the marker of an identical data set, or makes room for a new one."""
     marker = out / MARKER
     if out.exists() and not out.is_dir():
@@ -167,14 +215,15 @@ def _prepare(config: SyntheticConfig, out: Path, overwrite: bool) -> dict[str, A
         found = json.loads(marker.read_text())
     except json.JSONDecodeError:
         found = {}
-    if found.get('hash') == config.hash():
+    if found.get('hash') == _identity(config, layout):
         return found if found.get('complete') else None
     if not overwrite:
         raise ExistingDataError(
             f'{out} holds a data set of another configuration ({_differences(found.get("config", {}), config.to_dict())}); '
             'add --overwrite to replace it or choose another --out'
         )
-    for name in _OURS:
+    scenes = [path.parent.name for path in out.glob('[0-9]' * 6 + '/scene_*.json')]
+    for name in (*_OURS, *scenes):
         path = out / name
         if path.is_dir():
             shutil.rmtree(path)

@@ -12,6 +12,9 @@ from projects.occ.structures.frame_record import CameraRecord, FrameRecord, rigi
 
 SPLIT_KEYS = dict(train='0', val='1', test='2')
 LIDAR = 'LIDAR'
+DDAD_FILE = 'ddad.json'
+# Around the vehicle: front, front left, back left, back, back right, front right.
+DDAD_CAMERAS = ('CAMERA_01', 'CAMERA_05', 'CAMERA_07', 'CAMERA_09', 'CAMERA_08', 'CAMERA_06')
 
 
 def read_dgp_json(path: str, what: str, backend_args: dict | None = None) -> dict[str, Any]:
@@ -60,6 +63,23 @@ def scene_files(dataset: Mapping[str, Any], split: str, path: str) -> list[str]:
             f'{tuple(SPLIT_KEYS)}'
         ) from None
     return [str(name) for name in names]
+
+
+def image_files(folder: str, pattern: str, record: FrameRecord) -> list[str]:
+    """Files that belong to the images of a frame.
+
+    Args:
+        folder: Folder of such files.
+        pattern: Path below it, with ``{scene}``, ``{camera}`` and ``{image}``, the name of the image without its ending.
+        record: The frame.
+
+    Returns:
+        One path per camera, in their order.
+    """
+    names = {name: PurePosixPath(camera.img_path).stem for name, camera in record.cameras.items()}
+    return [
+        join_path(folder, pattern.format(scene=record.scene_name, camera=name, image=image)) for name, image in names.items()
+    ]
 
 
 def stamp_seconds(stamp: str) -> float:

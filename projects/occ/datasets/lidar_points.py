@@ -1,10 +1,13 @@
-"""LiDAR files of nuScenes and KITTI: little-endian float32, a fixed number per point, the first three x, y, z in metres."""
+"""LiDAR files: rows of numbers per point, the first three x, y, z in metres.
+
+Those of nuScenes and KITTI are little-endian float32 and nothing else, those of DDAD are archives with the array ``data``.
+"""
 
 import os
 
 import numpy as np
 
-from projects.occ.file_arrays import read_bytes
+from projects.occ.file_arrays import load_arrays, read_bytes
 
 NUSCENES_POINT_DIMS = 5  # x, y, z, intensity, ring
 KITTI_POINT_DIMS = 4  # x, y, z, reflectance
@@ -16,19 +19,28 @@ def read_points(
     """Reads a LiDAR file.
 
     Args:
-        path: The file.
-        point_dims: Numbers per point D.
+        path: The file; ``.npz`` for an archive.
+        point_dims: Numbers per point D; archives know theirs.
         what: Named in errors.
         remedy: What to do if the file is missing or damaged.
         backend_args: Arguments of mmengine's file backend.
 
     Returns:
-        (P, D) float32, coordinates in the LiDAR frame.
+        (P, D) float32, of archives float64, coordinates in the LiDAR frame.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no point, or no whole number of points.
     """
+    if os.fspath(path).endswith('.npz'):
+        arrays = load_arrays(path, what, remedy, backend_args)
+        points = arrays.get('data')
+        if points is None or points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind != 'f' or not len(points):
+            found = f'the arrays {sorted(arrays)}' if points is None else f'{points.dtype} {points.shape}'
+            raise ValueError(
+                f"{what}: '{os.fspath(path)}': expected floats (P, 3 or more) in the array 'data', found {found}; {remedy}"
+            )
+        return points.astype(np.float64)
     data, size = read_bytes(path, what, remedy, backend_args), 4 * point_dims
     if not data or len(data) % size:
         raise ValueError(

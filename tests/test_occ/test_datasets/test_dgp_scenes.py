@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from projects.occ.datasets.dgp_scenes import SceneReader, read_dgp_json, scene_files, stamp_seconds
-from projects.occ.datasets.transforms.lidar_pixels import project_to_pixels, read_lidar_points
+from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS, read_points
+from projects.occ.datasets.transforms.lidar_pixels import finite_points, project_to_pixels
 
 CAMERAS = ('CAMERA_01', 'CAMERA_05', 'CAMERA_07', 'CAMERA_09', 'CAMERA_08', 'CAMERA_06')
 WH = (1936, 1216)
@@ -57,7 +58,7 @@ def in_image(points, lidar2cam, cam2img):
 def test_projection_of_the_real_sample(root, frames, name):
     frame = frames[0]
     camera = frame.cameras[name]
-    points = read_lidar_points(str(root / frame.lidar_path), 'sweep')
+    points = finite_points(read_points(str(root / frame.lidar_path), NUSCENES_POINT_DIMS, 'sweep', 'copy it again'))
     assert len(points) == 47230
     distinct, mean, low, high, calibration_only, own_car, moved = EXPECTED[name]
     rows = project_to_pixels(points, camera.lidar2cam, camera.cam2img, WH)

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
-from mmengine.fileio import get
+
+from projects.occ.file_arrays import read_bytes
 
 VALID = ('zero', 'nonzero')
 
@@ -26,10 +27,7 @@ def read_image_mask(path: str, what: str, valid: str, backend_args: dict | None 
         FileNotFoundError: If there is no such file.
         ValueError: If it is no image.
     """
-    try:
-        data = get(path, backend_args=backend_args)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise FileNotFoundError(f"{what}: '{path}' does not exist; check dataset.data_prefix['mask']") from None
+    data = read_bytes(path, what, "check dataset.data_prefix['mask']", backend_args)
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
     if image is None:
         raise ValueError(f"{what}: '{path}' ({len(data)} bytes) is no image that can be read; copy it again")

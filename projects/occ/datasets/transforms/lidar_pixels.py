@@ -1,12 +1,12 @@
 """Measured depths at the pixels that LiDAR points fall on, for evaluation and for supervision by depth."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
-from mmengine.fileio import get
+
+from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS, read_points
 
 ROUNDINGS = ('truncate', 'nearest')
 
@@ -46,44 +46,8 @@ def project_to_pixels(
     return np.c_[pixels[rows], depth[rows]]
 
 
-def read_lidar_points(path: str, what: str, point_dims: int = 5, backend_args: dict | None = None) -> np.ndarray:
-    """Points of a LiDAR file.
-
-    Args:
-        path: ``.npz`` with the array ``data`` (P, 3 or more), as in DDAD, or rows of little-endian float32 (nuScenes, KITTI).
-        what: Name of the file in messages.
-        point_dims: Numbers per point in files of rows.
-        backend_args: Arguments of mmengine's file backend.
-
-    Returns:
-        (P, 3) float64, metres, LiDAR frame, finite.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds something else.
-    """
-    try:
-        data = get(path, backend_args=backend_args) if path else None
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        data = None
-    if data is None:
-        raise FileNotFoundError(f"{what}: '{path}' does not exist; check dataset.data_root and dataset.data_prefix['pts']")
-    if path.endswith('.npz'):
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                points = archive['data']
-        except Exception as error:  # a damaged archive can raise nearly anything: zip, zlib, header and value errors
-            raise ValueError(f"{what}: '{path}' ({len(data)} bytes) is damaged or has no array 'data': {error}") from error
-        if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind != 'f':
-            raise ValueError(f"{what}: '{path}': expected floats (P, 3 or more) in 'data', found {points.dtype} {points.shape}")
-    else:
-        size = 4 * point_dims
-        if not data or len(data) % size:
-            raise ValueError(
-                f"{what}: '{path}' has {len(data)} bytes, no multiple of {size} ({point_dims} float32 a point), so it is cut "
-                'short or point_dims is wrong'
-            )
-        points = np.frombuffer(data, dtype='<f4').reshape(-1, point_dims)
+def finite_points(points: np.ndarray) -> np.ndarray:
+    """(P, 3) float64, the coordinates of rows (P, D) that are finite."""
     points = points[:, :3].astype(np.float64)
     return points[np.isfinite(points).all(1)]
 
@@ -101,7 +65,9 @@ class LoadDepthPixels(BaseTransform):
         backend_args: Arguments of mmengine's file backend.
     """
 
-    def __init__(self, point_dims: int = 5, rounding: str = 'truncate', backend_args: dict | None = None) -> None:
+    def __init__(
+        self, point_dims: int = NUSCENES_POINT_DIMS, rounding: str = 'truncate', backend_args: dict | None = None
+    ) -> None:
         if point_dims < 3 or rounding not in ROUNDINGS:
             raise ValueError(
                 f'LoadDepthPixels: point_dims must be at least 3 and rounding one of {ROUNDINGS}, got {point_dims} and '
@@ -119,7 +85,8 @@ class LoadDepthPixels(BaseTransform):
             ValueError: If its file is damaged.
         """
         what = f'LiDAR sweep of frame {results["token"]}'
-        points = read_lidar_points(results.get('lidar_path', ''), what, self.point_dims, self.backend_args)
+        remedy = "check dataset.data_root, dataset.data_prefix['pts'] and LoadDepthPixels.point_dims"
+        points = finite_points(read_points(results.get('lidar_path', ''), self.point_dims, what, remedy, self.backend_args))
         if results['grid'].frame == 'ego':
             points = points @ results['lidar2ego'][:3, :3].T + results['lidar2ego'][:3, 3]
         frame = results.get('frame', np.zeros(len(results['cam2img']), dtype=np.int64))

@@ -1,13 +1,13 @@
 """Class maps of images that a foundation model has painted, and how their ids become those of a benchmark."""
 
-import io
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
-from mmengine.fileio import get
+
+from projects.occ.file_arrays import load_arrays, read_bytes
 
 IGNORE = -1
 # Stored id 0..16 of GroundedSAM's maps (unused, sedan, highway, bus, truck, terrain, tree, sidewalk, bicycle, barrier, person,
@@ -33,19 +33,14 @@ def read_class_map(path: str, what: str, image_wh: Sequence[int], backend_args: 
         ValueError: If it is damaged, or has another size.
     """
     width, height = (int(n) for n in image_wh)
-    try:
-        data = get(path, backend_args=backend_args)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise FileNotFoundError(f"{what}: '{path}' does not exist; check dataset.data_prefix['pseudo']") from None
+    remedy = "check dataset.data_prefix['pseudo']"
+    data = read_bytes(path, what, remedy, backend_args)
     if path.endswith('.bin'):
         if len(data) != width * height:
             raise ValueError(f"{what}: '{path}' has {len(data)} bytes; expected {width} x {height}, one per pixel")
         return np.frombuffer(data, dtype=np.int8).reshape(height, width).astype(np.int16)
     if path.endswith('.npy'):
-        try:
-            values = np.load(io.BytesIO(data), allow_pickle=False)
-        except Exception as error:  # a damaged file can raise nearly anything: header, value and end-of-file errors
-            raise ValueError(f"{what}: '{path}' ({len(data)} bytes) is damaged or cut short: {error}") from error
+        values = load_arrays(path, what, remedy, backend_args).get('', np.zeros(0))
     else:
         values = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if data else None
         if values is None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from projects.occ.datasets.transforms import LoadDepthPixels
-from projects.occ.datasets.transforms.lidar_pixels import project_to_pixels, read_lidar_points
+from projects.occ.datasets.transforms.lidar_pixels import project_to_pixels
 from projects.occ.structures import VoxelGrid
 
 K = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -56,6 +56,6 @@ def test_damage_names_frame_and_file(tmp_path):
         LoadDepthPixels()(item(tmp_path / 'x.npz'))
     (tmp_path / 'x.bin').write_bytes(b'12345')
     with pytest.raises(ValueError, match='5 bytes'):
-        read_lidar_points(str(tmp_path / 'x.bin'), 'sweep')
+        LoadDepthPixels()(item(tmp_path / 'x.bin'))
     with pytest.raises(ValueError, match='rounding'):
         LoadDepthPixels(rounding='up')
