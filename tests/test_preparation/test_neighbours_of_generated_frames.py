@@ -16,6 +16,7 @@ from projects.occ.datasets.transforms.label_loading import LoadOccLabels
 from projects.occ.structures import VoxelGrid
 from projects.preparation.lidarseg import read_lidarseg
 
+
 def grid_of(root, name):
     return VoxelGrid.build(json.loads((root / 'synthetic.json').read_text())['config']['grids'][name])
 

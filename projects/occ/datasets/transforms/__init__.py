@@ -3,6 +3,7 @@
 from .augmentation import MultiViewPhotoMetricDistortion, ResizeCropFlipImages
 from .depth import LoadDepthFromLidar, LoadDepthMaps
 from .formatting import PackOccInputs
+from .grid_mirror import RandomMirrorGrid
 from .image_masks import LoadSelfOcclusionMasks
 from .label_loading import LoadOccLabels, LoadSSCBenchLabels
 from .lidar_pixels import LoadDepthPixels
@@ -24,5 +25,6 @@ __all__ = [
     'MultiViewPhotoMetricDistortion',
     'PackOccInputs',
     'RandomFlipScene',
+    'RandomMirrorGrid',
     'ResizeCropFlipImages',
 ]
