@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTENSION = ROOT / 'extensions' / 'diff-gaussian-rasterization' / 'gaussian_rasterization'
 FAMILIES = ('bevdet', 'tpvformer', 'surroundocc', 'symphonies')
 STRUCTURES, FUNCTIONAL = 'projects.occ.structures', 'projects.occ.evaluation.functional'
-LOW = (STRUCTURES, FUNCTIONAL, 'projects.gaussrender.gaussians', 'projects.gaussrender.cameras')
+LOW = (STRUCTURES, FUNCTIONAL)
 FILES = ('projects.occ.atomic_write', 'projects.occ.file_arrays', 'projects.occ.safe_pickle')
 OCC_PARTS = ('datasets', 'models', 'evaluation', 'visualization', 'engine')
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d')
@@ -24,18 +24,18 @@ ALLOWED = {
     'gaussian_rasterization': (),
     STRUCTURES: ('mmengine.structures',),
     FUNCTIONAL: (STRUCTURES,),
-    'projects.gaussrender': (STRUCTURES, 'projects.gaussrender', 'gaussian_rasterization'),
-    'projects.gaussrender.gaussians': (STRUCTURES,),
-    'projects.gaussrender.cameras': (STRUCTURES,),
-    'projects.gaussrender.aggregator': (STRUCTURES, 'projects.gaussrender', *MM),
-    'projects.gaussrender.image_metric': (STRUCTURES, FUNCTIONAL, 'projects.gaussrender', *MM),
     'projects.rendering': (STRUCTURES, FUNCTIONAL, 'gaussian_rasterization'),
+    # the parts under names that configs can use
+    'projects.rendering.registered_parts': (STRUCTURES, 'projects.rendering', *MM),
+    'projects.gaussrender': (STRUCTURES, 'projects.rendering'),
+    'projects.gaussrender.aggregator': (STRUCTURES, 'projects.rendering', 'projects.gaussrender', *MM),
+    'projects.gaussrender.image_metric': (STRUCTURES, FUNCTIONAL, 'projects.rendering', 'projects.gaussrender', *MM),
     'projects.occ.atomic_write': (),
     'projects.occ.safe_pickle': (),
     'projects.occ.file_arrays': ('mmengine.fileio',),
-    **{f'projects.occ.{part}': (*LOW[:2], *FILES, *MM) for part in OCC_PARTS},
+    **{f'projects.occ.{part}': (*LOW, *FILES, *MM) for part in OCC_PARTS},
     'projects.occ.apis': (
-        *LOW[:2],
+        *LOW,
         *FILES,
         'projects.occ.engine',
         'projects.occ.visualization',
@@ -43,7 +43,7 @@ ALLOWED = {
     ),
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
     'projects.gaussianocc': (*LOW, 'projects.occ.models', 'projects.rendering.pose_vectors', *MM),
-    'projects.preparation': (*LOW[:2], *FILES, 'projects.occ.datasets', 'mmengine'),
+    'projects.preparation': (*LOW, *FILES, 'projects.occ.datasets', 'mmengine'),
     'projects.streets': (STRUCTURES, *FILES, 'projects.occ.datasets', *FORMAT_WRITERS),
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
     'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
@@ -67,6 +67,14 @@ LEVELS = {
         ('nuscenes_occ_dataset', 'sscbench_kitti360_dataset', 'ddad_dataset'),
         ('occ3d_nuscenes_dataset', 'surroundocc_nuscenes_dataset'),
     ),
+    'projects.rendering': (
+        ('rendered', 'camera_strategies', 'pose_vectors', 'photometric', 'regularizers', 'rig_depth'),
+        ('camera_sampler', 'fields', 'losses', 'splat', 'targets'),
+        ('views',),
+        ('supervision',),
+        ('registered_parts',),
+    ),
+    'projects.gaussrender': (('camera_batch', 'loss_terms'), ('gauss_render',), ('aggregator', 'image_metric')),
     'projects.occ.engine': ((), ('hooks',)),
     'projects.occ.evaluation': (('functional',), ('presets', 'ray_origin_files'), ('occupancy_metric', 'ray_iou_metric')),
     'projects.occ.models': (('layers', 'weight_names'), (), ('occ_segmentor',)),
@@ -201,7 +209,7 @@ def test_every_module_respects_its_layer():
         ('projects.gaussrender.gauss_render', 'mmdet3d.registry.MODELS'),
         ('projects.gaussrender.image_metric', 'projects.occ.evaluation.presets.get_preset'),
         ('projects.occ.evaluation.ray_iou_metric', 'projects.occ.datasets.Occ3DNuScenesDataset'),
-        ('projects.gaussrender.gaussians', 'projects.gaussrender.renderer'),
+        ('projects.rendering.fields', 'projects.gaussrender.GaussRender'),
         ('gaussian_rasterization.reference', 'mmcv.ops'),
         ('projects.occ.datasets.frame_dataset', 'projects.preparation.parallel'),
         ('projects.preparation.check_synthetic', 'projects.streets.generate'),

@@ -27,14 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.engine.checkpoint import TRUST_FLAG, KeyReport, compare_keys, load_from_local  # noqa: E402
 from projects.occ.engine.command_line import run_tool  # noqa: E402
 from projects.occ.engine.errors import CheckpointError  # noqa: E402
 
-GUEST = 'aggregator.'  # training-time part: a model with it and a file without it fit each other, and the other way round
 RECORD = 'converted'  # entry of ``meta`` that remembers where the weights come from
 
 
@@ -131,6 +130,11 @@ def other_family(keys: list[str], family: str) -> str:
 
 def model_weights(config: str) -> dict[str, Tensor]:
     """State dict of the model that a config describes."""
+    return build_model(config).state_dict()
+
+
+def build_model(config: str) -> nn.Module:
+    """The model that a config describes, with random weights."""
     from mmdet3d.registry import MODELS
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -140,11 +144,11 @@ def model_weights(config: str) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f'--config: {error}') from error
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
-    return MODELS.build(cfg.model).state_dict()
+    return MODELS.build(cfg.model)
 
 
 def compare_with_model(
-    weights: Mapping[str, Tensor], model: dict[str, Tensor], rules: ModuleType, source: str
+    weights: Mapping[str, Tensor], network: nn.Module, rules: ModuleType, source: str
 ) -> tuple[KeyReport, dict[str, Tensor]]:
     """Compares weights in our names with a model; weights of an image network with that part of the model only.
 
@@ -154,15 +158,18 @@ def compare_with_model(
     Returns:
         The report, and entries of another shape as they have to be for this model.
     """
-    sides = [{key: value for key, value in side.items() if not key.endswith('_extra_state')} for side in (weights, model)]
+    # training-time parts: a model with them and a file without them fit each other, and the other way round
+    guests = network.training_only_prefixes
+    sides = (weights, network.state_dict())
+    sides = [{key: value for key, value in side.items() if not key.endswith('_extra_state')} for side in sides]
     weights, model = sides  # without the progress of a training, which is no weight
     if source == 'image_network':
         parts = getattr(rules, 'IMAGE_PARTS', ('img_backbone.', 'img_neck.'))
         model = {key: value for key, value in model.items() if key.startswith(parts)}
     elif parts := getattr(rules, 'PARTS', {}).get(source):
         model = {key: value for key, value in model.items() if key.startswith(parts)}
-    both_have_guest = all(any(key.startswith(GUEST) for key in side) for side in sides)
-    report = compare_keys(weights, model, interchangeable=() if both_have_guest else (GUEST,))
+    both_have_guests = all(any(key.startswith(guests) for key in side) for side in sides)
+    report = compare_keys(weights, model, () if both_have_guests else guests)
     adapted = {key: rules.adapt(key, weights[key], model[key]) for key in report.reshaped}
     adapted = {key: value for key, value in adapted.items() if value is not None}
     for key in adapted:
@@ -215,7 +222,7 @@ def to_ours(args: argparse.Namespace, rules: ModuleType) -> Conversion:
             if new in converted and not torch.equal(converted[new], weights[old]):
                 raise CheckpointError(f'{args.input!r} holds two different tensors for {new!r}')
             converted[new] = weights[old]
-    report, adapted = compare_with_model(converted, model_weights(args.config), rules, source) if args.config else (None, {})
+    report, adapted = compare_with_model(converted, build_model(args.config), rules, source) if args.config else (None, {})
     if report is not None:
         converted = {key: value for key, value in converted.items() if key not in {*report.reshaped, *report.unexpected}}
     converted.update(adapted)
@@ -243,7 +250,7 @@ def to_theirs(args: argparse.Namespace, rules: ModuleType) -> Conversion:
             f'(its first key is {next(iter(weights))!r}), so there is nothing to reverse'
             + other_family(list(weights), args.family)
         )
-    report, adapted = compare_with_model(weights, model_weights(args.config), rules, source) if args.config else (None, {})
+    report, adapted = compare_with_model(weights, build_model(args.config), rules, source) if args.config else (None, {})
     official, renamed, unknown = rules.to_official(weights, source, record.get('dropped'))
     return Conversion(weights, source, renamed, unknown, dict(state_dict=official), report, adapted)
 

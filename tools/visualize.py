@@ -36,7 +36,7 @@ from projects.occ.engine.command_line import add_common_arguments, load_config, 
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.evaluation.presets import PRESETS, get_preset  # noqa: E402
-from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid  # noqa: E402
+from projects.occ.structures import OccBatch, OccDataSample, OccPrediction, VoxelGrid  # noqa: E402
 from projects.occ.visualization import (  # noqa: E402
     CameraPath,
     OccVisualizer,
@@ -294,7 +294,7 @@ def dataset_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[Dr
     if outside:
         raise OccError(f'--indices {outside}: the test set has {len(dataset)} frames, 0 to {len(dataset) - 1}')
     model = load_model(cfg, args.checkpoint) if args.checkpoint else None
-    if args.maps == 'gaussians' and (model is None or model.aggregator is None):
+    if args.maps == 'gaussians' and not hasattr(getattr(model, 'aggregator', None), 'render_batch'):
         why = (
             'the model of this config has no aggregator'
             if model
@@ -309,9 +309,9 @@ def dataset_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[Dr
     def make(index: int) -> DrawnFrame:
         item, maps = dataset[index], None
         if model is not None:
-            sample, prediction = predict(model, item)
-            if args.maps in ('auto', 'gaussians') and model.aggregator is not None and not args.no_pages:
-                maps = splat_maps(model, sample, prediction)
+            prediction, batch, (sample,) = model.predict_raw(pseudo_collate([item]))
+            if args.maps in ('auto', 'gaussians') and hasattr(model.aggregator, 'render_batch') and not args.no_pages:
+                maps = splat_maps(model, prediction, batch)
         else:
             sample = item['data_samples']
         token = str(sample.get('token', f'frame_{index}'))
@@ -334,29 +334,13 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     return model.to(get_device()).eval()
 
 
-@torch.no_grad()
-def predict(model: nn.Module, item: dict) -> tuple[OccDataSample, OccPrediction]:
-    """Runs the model on one item of the data set.
-
-    Returns:
-        The sample with ``pred_occ``, and the output of the head that it was made from.
-    """
-    outputs = []
-    handle = model.occ_head.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    try:
-        sample = model.test_step(pseudo_collate([item]))[0]
-    finally:
-        handle.remove()
-    return sample, outputs[0]
-
-
-def splat_maps(model: nn.Module, sample: OccDataSample, prediction: OccPrediction) -> RenderedMaps:
+def splat_maps(model: nn.Module, prediction: OccPrediction, batch: OccBatch) -> RenderedMaps:
     """Class and depth maps of label and prediction in the original cameras and from above, by the aggregator of the model."""
     maps = {'pred': ([], []), 'gt': ([], [])}
     bev = {}
     # one camera at a time: images of all classes of six full-size cameras take gigabytes
-    for camera in range(len(sample.ref2cam)):
-        scenes = zip(maps, model.aggregator.render_samples(prediction, [sample], indices=[camera]), strict=True)
+    for camera in range(batch.cameras.at(0).num_cameras):
+        scenes = zip(maps, model.aggregator.render_batch(prediction, batch, indices=[camera]), strict=True)
         for kind, scene in scenes:
             if scene is not None:
                 maps[kind][0].append(scene.cam_sem[0, 0].argmax(-1).cpu().numpy())

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from projects.example_model.voxel_network import ProjectAndAverage, VoxelClassifier  # noqa: E402
 from projects.gaussrender import CameraBatch, GaussRender  # noqa: E402
+from projects.occ.structures import Cameras, OccBatch  # noqa: E402
 
 GRID = dict(
     point_cloud_range=(-8, -8, -1, 8, 8, 3),
@@ -29,7 +30,7 @@ WIDTH, HEIGHT = 64, 40
 
 
 class Network(nn.Module):
-    """Images (B, N, 3, H, W) and ``ref2img`` (B, N, 4, 4) -> logits (B, C, X, Y, Z), features (B, 24, X, Y, Z)."""
+    """Images (B, N, 3, H, W) and their cameras -> logits (B, C, X, Y, Z), features (B, 24, X, Y, Z)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,9 +38,9 @@ class Network(nn.Module):
         self.lift = ProjectAndAverage(GRID)
         self.voxels = VoxelClassifier(GRID, in_channels=16, channels=24)
 
-    def forward(self, images: Tensor, ref2img: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
         feats = self.image(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        return self.voxels(self.lift([feats], dict(ref2img=ref2img, input_wh=(WIDTH, HEIGHT))))
+        return self.voxels(self.lift([feats], OccBatch(cameras, images)))
 
 
 def make_labels(scenes: int, generator: torch.Generator) -> Tensor:
@@ -76,15 +77,12 @@ def train(steps: int = 100, scenes: int = 4) -> list[dict[str, float]]:
     labels, cameras = make_labels(scenes, generator), make_cameras(scenes)
     classes = render.render_labels(labels, cameras).cam_sem  # (B, N, H, W, C)
     images = (classes @ COLORS).permute(0, 1, 4, 2, 3)
-    pixels = F.pad(cameras.K, (0, 1, 0, 1))
-    pixels[..., 3, 3] = 1
-    ref2img = pixels @ cameras.ref2cam
 
     # the decoder of the opacities learns too
     optimizer = torch.optim.AdamW([*network.parameters(), *render.parameters()], lr=5e-3)
     history = []
     for _ in range(steps):
-        logits, feats = network(images, ref2img)
+        logits, feats = network(images, cameras)
         losses = dict(loss_voxel=F.cross_entropy(logits, labels), **render(logits, labels, cameras, voxel_feats=feats))
         optimizer.zero_grad()
         sum(losses.values()).backward()

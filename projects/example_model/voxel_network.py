@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import OccBatch, VoxelGrid
 
 
 class ProjectAndAverage(nn.Module):
@@ -16,13 +16,13 @@ class ProjectAndAverage(nn.Module):
         centers = F.pad(self.grid.centers().flatten(0, 2), (0, 1), value=1.0)
         self.register_buffer('centers', centers, persistent=False)  # (V, 4), metres
 
-    def forward(self, img_feats: list[Tensor], cameras: dict) -> Tensor:
-        """Feature maps (B, N, F, h, w) and ``ref2img`` (B, N, 4, 4), ``input_wh`` -> (B, F, X, Y, Z)."""
+    def forward(self, img_feats: list[Tensor], batch: OccBatch) -> Tensor:
+        """Feature maps (B, N, F, h, w) and the batch with its cameras -> (B, F, X, Y, Z)."""
         feats = img_feats[0]
-        points = torch.einsum('bnij,vj->bnvi', cameras['ref2img'], self.centers)  # u*d, v*d, d, 1
+        points = torch.einsum('bnij,vj->bnvi', batch.cameras.ref2img, self.centers)  # u*d, v*d, d, 1
         depth = points[..., 2]
         pixels = points[..., :2] / depth.clamp(min=0.1)[..., None]
-        place = 2 * pixels / pixels.new_tensor(cameras['input_wh']) - 1
+        place = 2 * pixels / pixels.new_tensor(batch.input_wh) - 1
         seen = (depth > 0.1) & (place.abs() < 1).all(-1)  # (B, N, V)
         sampled = F.grid_sample(feats.flatten(0, 1), place.flatten(0, 1)[:, None].to(feats.dtype), align_corners=False)
         sampled = sampled.squeeze(2).unflatten(0, feats.shape[:2]) * seen[:, :, None]

@@ -1,6 +1,6 @@
 """GaussRender: rendered 2D supervision for voxel occupancy networks. Needs torch and numpy, no registry."""
 
-from .cameras import CameraBatch
+from .camera_batch import CameraBatch
 from .gauss_render import GaussRender, RenderedScene
 
 __all__ = ['CameraBatch', 'GaussRender', 'RenderedScene']

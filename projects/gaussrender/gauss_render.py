@@ -7,13 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import Cameras, OccBatch, OccField, OccPrediction, VoxelGrid
+from projects.rendering.camera_sampler import CameraSampler
+from projects.rendering.camera_strategies import bird_eye_camera
+from projects.rendering.fields import ClassLogitsField, as_grid, check_logits, compute_dtype
+from projects.rendering.rendered import Rendered
+from projects.rendering.splat import SplatRenderer
+from projects.rendering.supervision import rendered_losses
+from projects.rendering.targets import LabelTarget
+from projects.rendering.targets.labels import labels_from_points
+from projects.rendering.views import bird_eye_views
 
-from .camera_sampler import CameraSampler
-from .cameras import CameraBatch, bird_eye_camera
-from .gaussians import VoxelsToGaussians, as_grid, check_logits, compute_dtype
-from .losses import RenderLoss
-from .renderer import GaussianRenderer, RenderedViews, labels_from_points, visible_voxels
+from .loss_terms import loss_terms
+
+# Which voxels a view leaves out: nothing may leak into an image; the bird's-eye view shows the whole grid.
+CULL = {'cam': 'inside', 'bev': None}
 
 
 @dataclass
@@ -37,11 +45,11 @@ class RenderedScene:
     bev_alpha: Tensor | None = None
 
     @classmethod
-    def from_views(cls, views: Mapping[str, RenderedViews]) -> 'RenderedScene':
+    def from_views(cls, views: Mapping[str, Rendered]) -> 'RenderedScene':
         """Names the images of ``dict(cam=..., bev=...)``; the bird's-eye view loses its axis of length 1."""
         cam, bev = views['cam'], views.get('bev')
-        images = (cam.sem, cam.depth, cam.alpha)
-        return cls(*images) if bev is None else cls(*images, bev.sem[:, 0], bev.depth[:, 0], bev.alpha[:, 0])
+        images = (cam.features, cam.depth, cam.alpha)
+        return cls(*images) if bev is None else cls(*images, bev.features[:, 0], bev.depth[:, 0], bev.alpha[:, 0])
 
 
 class GaussRender(nn.Module):
@@ -50,17 +58,18 @@ class GaussRender(nn.Module):
     Both voxel grids become small Gaussians, both are rendered into the same virtual cameras and a bird's-eye view, and the
     class and depth images are compared. Gradients reach the logits and the voxel features. Nothing here changes a prediction.
 
-    Needs torch and the rasteriser only, and the package of the rasteriser not before the first image is rendered; a package
-    that was built without the backend is refused at once.
+    A preset of the parts in ``projects.rendering``: :class:`ClassLogitsField`, :class:`CameraSampler` and a bird's-eye view,
+    :class:`SplatRenderer`, :class:`LabelTarget`. Needs torch and the rasteriser only, and the package of the rasteriser not
+    before the first image is rendered; a package that was built without the backend is refused at once.
 
     Args:
         grid: Voxel grid or the dict that describes it.
         num_classes: Number of classes with the free one; None takes it from the grid.
-        gaussians: Arguments of :class:`VoxelsToGaussians`.
+        gaussians: Arguments of :class:`ClassLogitsField`.
         cameras: Arguments of :class:`CameraSampler`: ``type`` of the strategy, which real cameras, size of the images.
         bev: Arguments of :func:`bird_eye_camera`: ``size`` and ``height``.
-        loss: Arguments of :class:`RenderLoss`.
-        renderer: ``backend`` and ``settings`` of the rasteriser, see :class:`GaussianRenderer`.
+        loss: Arguments of :func:`loss_terms`, and ``min_depth`` and ``mask_elems`` of :class:`LabelTarget`.
+        renderer: ``backend`` and ``settings`` of the rasteriser, see :class:`SplatRenderer`.
 
     Raises:
         ValueError: If a number is out of range or disagrees with the grid.
@@ -80,17 +89,24 @@ class GaussRender(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.num_classes = as_grid(grid, num_classes)
-        self.gaussians = VoxelsToGaussians(self.grid, **(gaussians or {}))
+        loss = dict(loss or {})
+        self.target = LabelTarget(self.grid, **{key: loss.pop(key) for key in ('min_depth', 'mask_elems') if key in loss})
+        self.terms = loss_terms(**loss)
+        self.gaussians = ClassLogitsField(self.grid, **(gaussians or {}))
         self.cameras = CameraSampler(**{'grid': self.grid, **(cameras or {})})
-        self.render_loss = RenderLoss(**(loss or {}))
-        self.renderer = GaussianRenderer(self.grid, gaussian_scale=self.gaussians.gaussian_scale, **(renderer or {}))
+        self.renderer = SplatRenderer(self.grid, gaussian_scale=self.gaussians.gaussian_scale, **(renderer or {}))
         self.bev_camera = bird_eye_camera(self.grid, **(bev or {}))
+
+    @property
+    def field(self) -> ClassLogitsField:
+        """What turns a prediction into opacities, for rules of heads that decide by them."""
+        return self.gaussians
 
     def forward(
         self,
         logits: Tensor,
         labels: Tensor,
-        cameras: CameraBatch,
+        cameras: Cameras,
         voxel_feats: Tensor | None = None,
         points: list[Tensor] | None = None,
         draws: Mapping[str, Tensor] | None = None,
@@ -116,18 +132,22 @@ class GaussRender(nn.Module):
             ImportError: If the rasteriser is not installed.
         """
         labels = self._check(logits, labels, cameras)
-        virtual = self.cameras(cameras) if draws is None else self.cameras.place(cameras, draws)
-        views = {kind: camera for kind, camera in self._views(virtual, logits).items() if kind in self.render_loss.views}
-        visible = self._visible(views, labels)
-        gaussians = self.gaussians(logits, voxel_feats)
-        preds = {kind: self.renderer(gaussians, camera, visible[kind]) for kind, camera in views.items()}
-        targets = self._render_labels(labels, views, visible, points)
-        return self.render_loss(preds, targets, self.grid.free_index)
+        batch = OccBatch(cameras, labels=labels, points=points)
+        return self._losses(OccPrediction([logits], self._features(voxel_feats)), batch, draws)
+
+    def _losses(
+        self, prediction: OccPrediction, batch: OccBatch, draws: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of checked input."""
+        virtual = self.cameras(batch.cameras) if draws is None else self.cameras.place(batch.cameras, draws)
+        field = self.gaussians(prediction)
+        views = self._views(virtual, field.opacity)
+        return rendered_losses(field, views, self.renderer, self.target, self.terms, batch, CULL)
 
     def render(
         self,
         logits: Tensor,
-        cameras: CameraBatch,
+        cameras: Cameras,
         voxel_feats: Tensor | None = None,
         labels: Tensor | None = None,
         with_bev: bool = True,
@@ -154,15 +174,13 @@ class GaussRender(nn.Module):
             ImportError: If the rasteriser is not installed.
         """
         labels = self._check(logits, labels, cameras)
-        views = self._views(cameras, logits, with_bev)
-        visible = self._visible(views, labels)
-        gaussians = self.gaussians(logits, voxel_feats, hard_opacity)
-        return RenderedScene.from_views(
-            {kind: self.renderer(gaussians, camera, visible[kind]) for kind, camera in views.items()}
-        )
+        known = None if labels is None else labels != self.grid.ignore_index
+        field = self.gaussians(OccPrediction([logits], self._features(voxel_feats)), hard_opacity)
+        return self._render(field, cameras, known, with_bev)
 
+    @torch.no_grad()
     def render_labels(
-        self, labels: Tensor, cameras: CameraBatch, with_bev: bool = True, points: list[Tensor] | None = None
+        self, labels: Tensor, cameras: Cameras, with_bev: bool = True, points: list[Tensor] | None = None
     ) -> RenderedScene:
         """Renders label grids into exactly the given cameras: what predictions are compared with.
 
@@ -180,8 +198,20 @@ class GaussRender(nn.Module):
             ImportError: If the rasteriser is not installed.
         """
         labels = self._check_labels(labels, cameras)
-        views = self._views(cameras, labels, with_bev)
-        return RenderedScene.from_views(self._render_labels(labels, views, self._visible(views, labels), points))
+        shown = labels if points is None else labels_from_points(labels, points, self.grid)
+        field = OccField.from_labels(shown, self.grid, compute_dtype(cameras.ref2cam))
+        return self._render(field, cameras, labels != self.grid.ignore_index, with_bev)
+
+    def _render(self, field: OccField, cameras: Cameras, known: Tensor | None, with_bev: bool) -> RenderedScene:
+        if cameras.one_size is None:
+            raise ValueError(
+                f'cameras of different image sizes {cameras.sizes.tolist()} cannot be stacked; render them one by one: '
+                'cameras.select([i])'
+            )
+        views = self._views(cameras, field.opacity, with_bev)
+        return RenderedScene.from_views(
+            {kind: self.renderer(field, view, known=known, cull=CULL[kind]) for kind, view in views.items()}
+        )
 
     def predict_opacities(self, logits: Tensor, voxel_feats: Tensor | None = None) -> Tensor:
         """Opacity of every voxel; renders nothing.
@@ -196,9 +226,17 @@ class GaussRender(nn.Module):
         Returns:
             (B, X, Y, Z), in [0, 1].
         """
-        return self.gaussians.predict_opacities(logits, voxel_feats)
+        return self.gaussians(OccPrediction([logits], voxel_feats)).opacity
 
-    def _check(self, logits: Tensor, labels: Tensor | None, cameras: CameraBatch) -> Tensor | None:
+    def _features(self, voxel_feats: Tensor | None) -> Tensor | None:
+        if voxel_feats is not None and self.gaussians.feat_channels is None:
+            raise ValueError(
+                f'got voxel_feats of shape {tuple(voxel_feats.shape)}, but no decoder was built to read them; '
+                f'set gaussians.feat_channels={voxel_feats.shape[1]} or pass voxel_feats=None'
+            )
+        return voxel_feats
+
+    def _check(self, logits: Tensor, labels: Tensor | None, cameras: Cameras) -> Tensor | None:
         check_logits(logits, self.grid)
         if cameras.batch_size != logits.shape[0]:
             raise ValueError(
@@ -211,7 +249,7 @@ class GaussRender(nn.Module):
             raise ValueError(f'logits hold {logits.shape[0]} scenes, but labels hold {labels.shape[0]}')
         return self._check_labels(labels, cameras).to(logits.device)
 
-    def _check_labels(self, labels: Tensor, cameras: CameraBatch) -> Tensor:
+    def _check_labels(self, labels: Tensor, cameras: Cameras) -> Tensor:
         """The labels as int64 (B, X, Y, Z)."""
         if labels.dim() != 4 or labels.is_floating_point():
             raise ValueError(f'labels must be integers (B, X, Y, Z), got {labels.dtype} {tuple(labels.shape)}')
@@ -221,36 +259,9 @@ class GaussRender(nn.Module):
         self.grid.check_labels(labels)
         return labels
 
-    def _views(self, cameras: CameraBatch, like: Tensor, with_bev: bool = True) -> dict[str, CameraBatch]:
-        """Cameras and bird's-eye cameras on the device of ``like``, in the number format of the images."""
-        views = {'cam': cameras}
+    def _views(self, cameras: Cameras, like: Tensor, with_bev: bool = True) -> dict[str, Cameras]:
+        """Cameras and bird's-eye cameras on the device and in the number format of ``like``."""
+        views = {'cam': cameras.to(device=like.device, dtype=like.dtype)}
         if with_bev:
-            bev = self.bev_camera
-            batch = cameras.batch_size
-            views['bev'] = CameraBatch(
-                bev.ref2cam.expand(batch, -1, -1, -1), bev.K.expand(batch, -1, -1, -1), bev.width, bev.height
-            )
-        dtype = compute_dtype(like)
-        return {kind: camera.to(device=like.device, dtype=dtype) for kind, camera in views.items()}
-
-    @torch.no_grad()
-    def _visible(self, views: Mapping[str, CameraBatch], labels: Tensor | None) -> dict[str, Tensor | None]:
-        """Voxels (B, N, P) that each view may show: centre inside the image (cameras only) and not ignored by the labels."""
-        known = None if labels is None else (labels != self.grid.ignore_index).flatten(1)[:, None]
-        visible: dict[str, Tensor | None] = {'bev': known}
-        if 'cam' in views:
-            centers = self.grid.centers(views['cam'].ref2cam.device, torch.float64).to(views['cam'].ref2cam.dtype)
-            inside = visible_voxels(centers.view(-1, 3), views['cam'])
-            visible['cam'] = inside if known is None else inside & known
-        return visible
-
-    def _render_labels(
-        self,
-        labels: Tensor,
-        views: Mapping[str, CameraBatch],
-        visible: Mapping[str, Tensor | None],
-        points: list[Tensor] | None,
-    ) -> dict[str, RenderedViews]:
-        if points is not None:
-            labels = labels_from_points(labels, points, self.grid)
-        return {kind: self.renderer.render_labels(labels, camera, visible[kind]) for kind, camera in views.items()}
+            views['bev'] = bird_eye_views(self.bev_camera, views['cam'])
+        return views

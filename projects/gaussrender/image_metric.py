@@ -13,12 +13,10 @@ from terminaltables import AsciiTable
 from torch import Tensor
 
 from projects.occ.evaluation.functional import ABSENT_POLICIES, depth_errors, summarize_images, voxel_confusion
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import Cameras, VoxelGrid
+from projects.rendering.fields import ABSENT_LOGIT, check_logits
 
-from .aggregator import cameras_from_samples
-from .cameras import CameraBatch
 from .gauss_render import GaussRender, RenderedScene
-from .gaussians import ABSENT_LOGIT, check_logits
 
 PAINTED = {True: 'class probabilities', False: 'class ids: not comparable with published 2D numbers'}
 
@@ -46,7 +44,7 @@ class RenderedImageMetric(BaseMetric):
         with_bev: Render the bird's-eye view too.
         bev: Arguments of :func:`bird_eye_camera`: ``size`` and ``height``.
         reduction: Camera images are smaller by this factor; published numbers have 1.
-        renderer: ``backend`` and ``settings`` of :class:`GaussianRenderer`.
+        renderer: ``backend`` and ``settings`` of :class:`SplatRenderer`.
         absent: Policy for classes that no pixel of the rendered label shows, see :func:`summarize_confusion`.
         collect_device: As in :class:`BaseMetric`.
         prefix: Prefix of the names in logs, ``'occ'`` by default.
@@ -96,7 +94,7 @@ class RenderedImageMetric(BaseMetric):
             pred = self._prediction(sample)[None]
             gt = torch.as_tensor(sample['gt_occ'])[None].to(pred.device)
             logits = None if sample.get('pred_logits') is None else self._logits(sample['pred_logits'], pred)
-            cameras = cameras_from_samples([sample]).reduced(self.reduction)
+            cameras = _cameras(sample).reduced(self.reduction)
             record = self._count(pred, gt, logits, cameras)
             self.results.append(dict(record, with_probabilities=logits is not None))
 
@@ -159,7 +157,7 @@ class RenderedImageMetric(BaseMetric):
             logits[:, free] = torch.where(overruled, decided, logits[:, free])
         return logits
 
-    def _count(self, pred: Tensor, gt: Tensor, logits: Tensor | None, cameras: CameraBatch) -> dict:
+    def _count(self, pred: Tensor, gt: Tensor, logits: Tensor | None, cameras: Cameras) -> dict:
         """Counts of one sample; camera by camera, because images of all classes are large."""
         classes = self.grid.num_classes
         record = dict(camera=np.zeros((classes, classes), dtype=np.int64), depth_sum=0.0, depth_count=0)
@@ -177,7 +175,7 @@ class RenderedImageMetric(BaseMetric):
         return record
 
     def _render_prediction(
-        self, pred: Tensor, gt: Tensor, logits: Tensor | None, view: CameraBatch, with_bev: bool
+        self, pred: Tensor, gt: Tensor, logits: Tensor | None, view: Cameras, with_bev: bool
     ) -> RenderedScene:
         if logits is not None:
             return self.render.render(logits, view, labels=gt, with_bev=with_bev, hard_opacity=True)
@@ -205,6 +203,16 @@ class RenderedImageMetric(BaseMetric):
         names = [f'{key}_{what}' for key in columns for what in ('mIoU', 'IoU')]
         values = [f'{name} {_percent(summary[name])}' for name in names]
         return '\n'.join([*lines, table.table, ' | '.join([*values, f'depth_L1 {summary["depth_L1"]:.3f} m'])])
+
+
+def _cameras(sample: dict) -> Cameras:
+    """The real cameras of a sample: uncropped original images with their own intrinsics, on the CPU, float32."""
+    for key in ('ref2cam', 'cam2img', 'ori_img_wh'):
+        if sample.get(key) is None:
+            raise ValueError(f'sample {_name(sample)} has no {key!r}, which rendering needs; PackOccInputs writes it')
+    ref2cam, K = (torch.from_numpy(np.asarray(sample[key], dtype=np.float32))[None] for key in ('ref2cam', 'cam2img'))
+    sizes = torch.from_numpy(np.rint(np.asarray(sample['ori_img_wh'])).astype(np.int64))[None]
+    return Cameras(ref2cam, K, sizes).checked(f'sample {_name(sample)}')
 
 
 def _confusion(pred: Tensor, gt: Tensor, num_classes: int) -> np.ndarray:

@@ -9,8 +9,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from projects.occ.models.layers import CameraRebatch, check_cameras, project_points, recompute
-from projects.occ.structures import VoxelGrid
+from projects.occ.models.layers import CameraRebatch, project_points, recompute
+from projects.occ.structures import OccBatch, VoxelGrid
 
 from .surroundocc_layer import SurroundOccLayer
 from .volumes import cell_centers, per_axis, to_volume, volume_cells
@@ -54,13 +54,7 @@ class VolumeEncoder(BaseModule):
         self.layers = ModuleList(SurroundOccLayer(**layer) for _ in range(num_layers))
 
     def forward(
-        self,
-        query: Tensor,
-        tokens: Tensor,
-        size: tuple[int, int],
-        ref2img: Tensor,
-        img_wh: Tensor,
-        input_wh: Sequence[float],
+        self, query: Tensor, tokens: Tensor, size: tuple[int, int], positions: Tensor, rebatch: CameraRebatch
     ) -> Tensor:
         """Runs the layers.
 
@@ -68,15 +62,12 @@ class VolumeEncoder(BaseModule):
             query: (B, Q, C).
             tokens: (B*N, h*w, C), image features.
             size: (h, w).
-            ref2img: (B, N, 4, 4), reference frame (metres) -> pixels of the network image.
-            img_wh: (B, N, 2), part of each image in which a voxel counts as seen, pixels.
-            input_wh: (W, H) of the padded network image, pixels.
+            positions: (B, N, Q, 2), where the cells appear in the padded images, [0, 1].
+            rebatch: Which cells the cameras see.
 
         Returns:
             (B, Q, C).
         """
-        positions, visible = project_points(self.centers, ref2img, img_wh, input_wh)
-        rebatch = CameraRebatch(visible)
         positions = rebatch.gather_per_camera(positions)
         for layer in self.layers:
             args = (query, tokens, positions, size, rebatch)
@@ -117,11 +108,11 @@ class VolumeTransformer(BaseModule):
             state_dict[key] = given[:rows]
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def forward(self, query: Tensor, feats: Tensor, ref2img: Tensor, img_wh: Tensor, input_wh: Sequence[float]) -> Tensor:
+    def forward(self, query: Tensor, feats: Tensor, positions: Tensor, rebatch: CameraRebatch) -> Tensor:
         """Encodes queries (B, Q, C) with features (B, N, C, h, w); for the other arguments see :class:`VolumeEncoder`."""
         embeddings = self.cams_embeds[: feats.shape[1], None] + self.level_embeds[0]
         tokens = (feats.flatten(3).transpose(2, 3) + embeddings).flatten(0, 1)
-        return self.encoder(query, tokens, tuple(feats.shape[-2:]), ref2img, img_wh, input_wh)
+        return self.encoder(query, tokens, tuple(feats.shape[-2:]), positions, rebatch)
 
 
 @MODELS.register_module()
@@ -228,29 +219,30 @@ class SurroundOccViewEncoder(BaseModule):
                     f'got {tuple(feats.shape)}'
                 )
 
-    def forward(self, img_feats: Sequence[Tensor], cameras: Mapping[str, Any]) -> list[Tensor]:
+    def forward(self, img_feats: Sequence[Tensor], batch: OccBatch) -> list[Tensor]:
         """Encodes.
 
         Args:
             img_feats: Levels fine to coarse, each (B, N, C, h, w).
-            cameras: ``ref2img`` (B, N, 4, 4), reference frame (metres) -> pixels of the network image; ``img_wh`` (B, N, 2),
-                pixels; ``input_wh`` (W, H) of the padded network image, pixels.
+            batch: The batch of the key frame: cameras, image sizes and images, whose size normalises positions.
 
         Returns:
             Volumes fine to coarse, each (B, C_l, X_l, Y_l, Z_l).
 
         Raises:
-            ValueError: If the features or the cameras do not have the shapes that the encoder was built for.
+            ValueError: If the features do not have the shapes that the encoder was built for.
         """
         self._check_features(img_feats)
         batch_size = len(img_feats[0])
-        ref2img, img_wh, input_wh = check_cameras(cameras, batch_size, self.num_cams)
+        ref2img, img_wh, input_wh = batch.cameras.ref2img, batch.image_sizes, batch.input_wh
         if self.see_padding:
             img_wh = img_wh.new_tensor(input_wh).expand_as(img_wh)
+        projected = [project_points(transformer.encoder.centers, ref2img, img_wh, input_wh) for transformer in self.transformer]
+        rebatches = CameraRebatch.of_levels([visible for _, visible in projected])
         volumes = []
         for level, feats in enumerate(img_feats):
             feats = self.transfer_conv[level](feats.flatten(0, 1)).unflatten(0, (batch_size, -1))
             query = self.volume_embedding[level].weight.expand(batch_size, -1, -1)
-            query = self.transformer[level](query, feats, ref2img, img_wh, input_wh)
+            query = self.transformer[level](query, feats, projected[level][0], rebatches[level])
             volumes.append(to_volume(query, self.cells[level]))
         return volumes

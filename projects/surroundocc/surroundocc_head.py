@@ -103,11 +103,12 @@ class SurroundOccHead(BaseOccHead):
         logits[:, self.grid.semantic_classes[0]] = score[:, 0]
         return logits
 
-    def predict_labels(self, logits: Tensor) -> Tensor:
+    def classify(self, prediction: OccPrediction) -> Tensor:
         """See the base; without semantics, voxels are occupied where that has a probability above ``threshold``."""
         if self.use_semantic:
-            return super().predict_labels(logits)
+            return super().classify(prediction)
         free, occupied = self.grid.free_index, self.grid.semantic_classes[0]
+        logits = prediction.logits[-1]
         above = logits[:, occupied] - logits[:, free] > math.log(self.threshold / (1 - self.threshold))
         return torch.where(above, occupied, free)
 

@@ -75,8 +75,9 @@ def back_project(depths: Tensor, intrinsics: Tensor, ref2cam: Tensor) -> Tensor:
     height, width = depths.shape[-2:]
     v, u = torch.meshgrid(torch.arange(height, device=depths.device), torch.arange(width, device=depths.device), indexing='ij')
     rays = torch.stack((u, v, torch.ones_like(u)), -1).double() * depths.double().unsqueeze(-1)
-    points = torch.einsum('bij,bhwj->bhwi', torch.linalg.inv(intrinsics), rays)
-    cam2ref = torch.linalg.inv(ref2cam)
+    # the unchecked inverse: both are cameras, and the check would wait for a GPU
+    points = torch.einsum('bij,bhwj->bhwi', torch.linalg.inv_ex(intrinsics).inverse, rays)
+    cam2ref = torch.linalg.inv_ex(ref2cam).inverse
     return torch.einsum('bij,bhwj->bhwi', cam2ref[:, :3, :3], points) + cam2ref[:, None, None, :3, 3]
 
 

@@ -8,9 +8,9 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from projects.occ.models.layers import CameraRebatch, check_cameras, recompute
-from projects.occ.models.voxel_views import image_intrinsics, project_grid
-from projects.occ.structures import VoxelGrid
+from projects.occ.models.layers import CameraRebatch, recompute
+from projects.occ.models.voxel_views import project_grid
+from projects.occ.structures import OccBatch, VoxelGrid
 
 from .aspp import VolumeASPP
 from .attention import DeformableLayer
@@ -158,29 +158,28 @@ class SymphoniesViewEncoder(BaseModule):
     def _run(self, module: nn.Module, *args: Any) -> Any:
         return recompute(module, *args) if self.with_cp else module(*args)
 
-    def forward(self, img_feats: Sequence[Tensor], cameras: Mapping[str, Any]) -> list[Tensor]:
+    def forward(self, img_feats: Sequence[Tensor], batch: OccBatch) -> list[Tensor]:
         """Encodes.
 
         Args:
             img_feats: Maps of the neck, fine to coarse, each (B, 1, F, h, w).
-            cameras: ``depths`` (B, 1, H, W), metres along the optical axis, not positive or not finite where unknown;
-                ``ref2img`` and ``ref2cam`` (B, 1, 4, 4), ``cam2img`` (B, 1, 3, 3), ``img_wh`` (B, 1, 2) and ``input_wh``, see
-                ``OccSegmentor.camera_inputs``. If there are ``voxel_pixels`` (B, 1, P, 2) and ``voxel_visible`` (B, 1, P) of
-                the P voxels that are ``volume_scale`` times as long as the grid's, they need not be computed from the
+            batch: The batch of the key frame: cameras, image sizes and ``depths`` (B, 1, H, W), metres along the optical axis,
+                not positive or not finite where unknown. If there are ``voxel_pixels`` (B, 1, P, 2) and ``voxel_visible`` (B,
+                1, P) of the P voxels that are ``volume_scale`` times as long as the grid's, they need not be computed from the
                 cameras.
 
         Returns:
             Volumes (B, C, X, Y, Z), float32 up to the ASPP: one per layer in training, the last one in evaluation.
 
         Raises:
-            ValueError: If features, cameras or depth maps are missing or do not have the shapes that the encoder expects.
+            ValueError: If features or depth maps are missing or do not have the shapes that the encoder expects.
         """
         feats = self._select(img_feats)
         batch_size = len(feats[0])
         if self.out_projs is not None:
             feats = [proj(feat) for proj, feat in zip(self.out_projs, feats)]
         with torch.autocast(feats[0].device.type, enabled=False):
-            view, surface, pixels = self._look(feats, cameras)
+            view, surface, pixels = self._look(feats, batch)
             scene = self.scene_embed.weight.expand(batch_size, -1, -1)
             shown = [surface.gather(part) for part in (scene, pixels, view.cell_positions)]
             proposed = self._run(self.voxel_proposal, shown[0], view.tokens, shown[1], view.sizes, shown[2])
@@ -212,37 +211,38 @@ class SymphoniesViewEncoder(BaseModule):
                 )
         return [feat.squeeze(1) for feat in feats]
 
-    def _depths(self, cameras: Mapping[str, Any], batch_size: int) -> Tensor:
-        if 'depths' not in cameras:
+    @staticmethod
+    def _depths(batch: OccBatch) -> Tensor:
+        if batch.depths is None:
             raise ValueError(
                 'Symphonies needs a depth map of every image, for prediction too: put LoadDepthMaps into the pipelines of the '
                 'datasets before PackOccInputs (docs/datasets.md says how to make the files); the inputs hold no depths'
             )
-        width, height = cameras['input_wh']
-        expected = (batch_size, 1, int(height), int(width))
-        if cameras['depths'].shape != expected:
+        width, height = batch.input_wh
+        expected = (batch.batch_size, 1, height, width)
+        if batch.depths.shape != expected:
             raise ValueError(
                 f'the depth maps must have the size of the network images, (B, 1, H, W) = {expected}, '
-                f'got {tuple(cameras["depths"].shape)}; resize and crop both alike'
+                f'got {tuple(batch.depths.shape)}; resize and crop both alike'
             )
-        return cameras['depths'].squeeze(1)
+        return batch.depths.squeeze(1)
 
-    def _look(self, feats: list[Tensor], cameras: Mapping[str, Any]) -> tuple[SceneView, CameraRebatch, Tensor]:
+    def _look(self, feats: list[Tensor], batch: OccBatch) -> tuple[SceneView, CameraRebatch, Tensor]:
         """The geometry of a batch: what all layers know, the surface cells and the normalised pixels of all cells."""
         batch_size, device = len(feats[0]), feats[0].device
-        depths = self._depths(cameras, batch_size)
-        _, img_wh, input_wh = check_cameras(cameras, batch_size, 1)
-        pixels, visible = self._projections(cameras, batch_size, device)
-        intrinsics = torch.from_numpy(image_intrinsics(cameras)).to(device)[:, 0]
-        points = back_project(depths, intrinsics, cameras['ref2cam'][:, 0].double())
+        depths = self._depths(batch)
+        pixels, visible = self._projections(batch)
+        cameras, input_wh = batch.cameras, batch.input_wh
+        points = back_project(depths, cameras.network_K[:, 0].double(), cameras.ref2cam[:, 0].double())
         shown = cells_of_points(points, self.cells, self.surface_rounding).flatten(1, 2)
         known = (torch.isfinite(depths) & (depths > 0)).flatten(1)
-        surface = CameraRebatch(mark_cells(shown, known, self.cells).unsqueeze(1))
+        marked = mark_cells(shown, known, self.cells)
+        surface, seen = CameraRebatch.of_levels([marked.unsqueeze(1), visible.unsqueeze(1)])
 
         query_points = self.pts_embed.weight.float().sigmoid()
         size = query_points.new_tensor(input_wh)
         column, row = (query_points.detach() * size).minimum(size - 1).long().unbind(-1)
-        query_cells = shown[:, row * int(input_wh[0]) + column]
+        query_cells = shown[:, row * input_wh[0] + column]
         cells = plane_reference(cell_indices(self.cells, device), self.cells, self.plane_reference)
         positions = self.scene_pos()
         view = SceneView(
@@ -252,16 +252,16 @@ class SymphoniesViewEncoder(BaseModule):
             cell_planes=cells.expand(batch_size, -1, -1),
             query_points=query_points.expand(batch_size, -1, -1),
             query_planes=plane_reference(query_cells, self.cells, self.plane_reference),
-            visible=CameraRebatch(visible.unsqueeze(1)),
+            visible=seen,
         )
         return view, surface, (pixels + 0.5) / size
 
-    def _projections(self, cameras: Mapping[str, Any], batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _projections(self, batch: OccBatch) -> tuple[Tensor, Tensor]:
         """Pixels (B, X*Y*Z, 2) and visibility (B, X*Y*Z) of the scene cells."""
-        if 'voxel_pixels' in cameras and 'voxel_visible' in cameras:
-            pixels, visible = cameras['voxel_pixels'], cameras['voxel_visible']
-        else:
-            pixels, visible = project_grid(self.grid, cameras, self.cells.scale)
+        pixels, visible = batch.voxel_pixels, batch.voxel_visible
+        if pixels is None or visible is None:
+            pixels, visible = project_grid(self.grid, batch.cameras, batch.image_sizes, self.cells.scale)
+        batch_size = batch.batch_size
         number = self.cells.number * self.cells.z_scale
         if pixels.shape != (batch_size, 1, number, 2) or visible.shape != (batch_size, 1, number):
             raise ValueError(
@@ -269,4 +269,4 @@ class SymphoniesViewEncoder(BaseModule):
                 f'of {self.cells.scale} times the length (view_encoder.volume_scale), got {tuple(pixels.shape)} and '
                 f'{tuple(visible.shape)}; the pipeline must project with the same scale'
             )
-        return merge_heights(pixels[:, 0].to(device), visible[:, 0].to(device), self.cells, self.truncate_pixels)
+        return merge_heights(pixels[:, 0], visible[:, 0], self.cells, self.truncate_pixels)

@@ -9,8 +9,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from projects.occ.models.layers import CameraRebatch, check_cameras, project_points, recompute
-from projects.occ.structures import VoxelGrid
+from projects.occ.models.layers import CameraRebatch, project_points, recompute
+from projects.occ.structures import OccBatch, VoxelGrid
 
 from .planes import PLANES, pillar_reference_points, plane_cells, plane_reference_points, plane_size
 from .tpvformer_layer import TPVFormerLayer
@@ -114,7 +114,7 @@ class TPVFormerEncoder(BaseModule):
             The planes, shapes as given.
         """
         positions, visible = self.project_anchors(ref2img, img_wh, input_wh)
-        rebatches = [CameraRebatch(mask.any(-1)) for mask in visible]
+        rebatches = CameraRebatch.of_levels([mask.any(-1) for mask in visible])
         positions = [rebatch.gather_per_camera(p) for rebatch, p in zip(rebatches, positions)]
         for layer in self.layers:
             args = (planes, hw_pos, self.ref_2d_hw, self.hw_size, tokens, spatial_shapes, positions, rebatches)
@@ -253,23 +253,22 @@ class TPVFormerViewEncoder(BaseModule):
         ]
         return torch.cat(tokens, dim=2).flatten(0, 1), [tuple(feats.shape[-2:]) for feats in img_feats]
 
-    def forward(self, img_feats: Sequence[Tensor], cameras: Mapping[str, Any]) -> list[Tensor]:
+    def forward(self, img_feats: Sequence[Tensor], batch: OccBatch) -> list[Tensor]:
         """Encodes.
 
         Args:
             img_feats: Levels fine to coarse, each (B, N, C, h, w).
-            cameras: ``ref2img`` (B, N, 4, 4), reference frame (metres) -> pixels of the network image; ``img_wh`` (B, N, 2),
-                pixels; ``input_wh`` (W, H) of the padded network image, pixels.
+            batch: The batch of the key frame: cameras, image sizes and images, whose size normalises positions.
 
         Returns:
             Planes hw (B, Y*X, C), zh (B, Z*Y, C) and wz (B, X*Z, C) for X, Y, Z plane cells along the axes.
 
         Raises:
-            ValueError: If the features or the cameras do not have the shapes that the encoder was built for.
+            ValueError: If the features do not have the shapes that the encoder was built for.
         """
         tokens, spatial_shapes = self._tokens(img_feats)
         batch_size = img_feats[0].shape[0]
-        ref2img, img_wh, input_wh = check_cameras(cameras, batch_size, self.num_cams)
+        ref2img, img_wh, input_wh = batch.cameras.ref2img, batch.image_sizes, batch.input_wh
         planes = [getattr(self, f'tpv_embedding_{plane}').weight.expand(batch_size, -1, -1) for plane in PLANES]
         hw_pos = self.positional_encoding(self.tpv_mask_hw).flatten(2).transpose(1, 2).expand(batch_size, -1, -1)
         return self.encoder(planes, hw_pos, tokens, spatial_shapes, ref2img, img_wh, input_wh)

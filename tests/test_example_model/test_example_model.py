@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from mmengine.config import Config
 
 from projects.example_model import bare_loop
 from projects.example_model.voxel_network import ProjectAndAverage
-from projects.occ.structures import OccDataSample
+from projects.occ.structures import Cameras, OccBatch, OccDataSample
 
 CONFIG = 'projects/example_model/configs/voxel-network_synthetic-occ3d{}.py'
 RENDERED = {f'loss_render_{view}_{what}' for view in ('cam', 'bev') for what in ('sem', 'depth')}
@@ -52,7 +53,9 @@ def test_a_voxel_gets_the_features_where_its_centre_projects_to():
     feats = torch.zeros(1, 2, 2, 8, 8)
     feats[0, 0] = torch.stack(torch.meshgrid(torch.arange(8.0) + 0.5, torch.arange(8.0) + 0.5, indexing='xy'))
     feats[0, 1] = 100
-    volume = lift([feats], dict(ref2img=torch.stack([ahead, behind])[None], input_wh=(8, 8)))
+    given = Cameras(torch.eye(4).expand(1, 2, 4, 4), torch.eye(3).expand(1, 2, 3, 3), torch.full((1, 2, 2), 8))
+    cameras = replace(given, network_projection=torch.stack([ahead, behind])[None])
+    volume = lift([feats], OccBatch(cameras, torch.zeros(1, 2, 3, 8, 8)))
     assert volume.shape == (1, 2, 2, 2, 2)
     for index, x in enumerate((1.5, 2.5)):
         for iy, y in enumerate((-0.5, 0.5)):
@@ -67,26 +70,14 @@ def test_config_learns_and_renders_only_with_the_block(repo_root, suffix):
     model = MODELS.build(cfg.model)
     model.init_weights()
     cameras = bare_loop.make_cameras(1)
-    intrinsics = torch.eye(4).repeat(4, 1, 1)
-    intrinsics[:, :3, :3] = cameras.K[0]
     label = torch.full(model.grid.shape, model.grid.free_index, dtype=torch.uint8)
     label[..., 0] = 11
     label[26:30, 12:28, 1:4] = 15
     sample = OccDataSample(gt_occ=label)
-    sizes = torch.tensor([[bare_loop.WIDTH, bare_loop.HEIGHT]] * 4).float().numpy()
-    sample.set_metainfo(
-        dict(
-            ref2img=(intrinsics @ cameras.ref2cam[0]).numpy(),
-            img_wh=sizes,
-            ref2cam=cameras.ref2cam[0].numpy(),
-            cam2img=cameras.K[0].numpy(),
-            ori_img_wh=sizes,
-            token='t',
-            img_shape=(bare_loop.HEIGHT, bare_loop.WIDTH),
-        )
-    )
+    sample.set_metainfo(dict(token='t', img_shape=(bare_loop.HEIGHT, bare_loop.WIDTH)))
     images = torch.randint(0, 256, (4, 3, bare_loop.HEIGHT, bare_loop.WIDTH), dtype=torch.uint8)
-    batch = model.data_preprocessor(dict(inputs=dict(img=[images]), data_samples=[sample]), training=True)
+    inputs = dict(img=[images], cameras=[cameras], img_wh=[cameras.sizes[0]])
+    batch = model.data_preprocessor(dict(inputs=inputs, data_samples=[sample]), training=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     totals = []
     for _ in range(6):

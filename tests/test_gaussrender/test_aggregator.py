@@ -1,6 +1,5 @@
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
 from mmdet3d.registry import MODELS
@@ -9,27 +8,21 @@ from mmengine.model import Sequential
 from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, save_checkpoint, weights_to_cpu
 
 from gaussian_rasterization import RasterSettings
-from projects.gaussrender.aggregator import GaussRenderAggregator, cameras_from_samples
-from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid
+from projects.gaussrender.aggregator import GaussRenderAggregator
+from projects.occ.structures import Cameras, OccBatch, OccPrediction, VoxelGrid
 
 
 @pytest.fixture
-def samples(cameras, labels):
-    batch = []
-    for b in range(2):
-        sample = OccDataSample(
-            metainfo=dict(
-                ref2cam=cameras.ref2cam[b].numpy(),
-                cam2img=cameras.K[b].numpy(),
-                ori_img_wh=np.full((2, 2), (20, 14), dtype=np.float32),
-                # the network's own images are smaller; rendering must not care
-                ref2img=np.zeros((2, 4, 4), dtype=np.float32),
-                img_wh=np.full((2, 2), (10, 6), dtype=np.float32),
-            )
-        )
-        sample.gt_occ = labels[b].to(torch.uint8)
-        batch.append(sample)
-    return batch
+def batch(cameras, labels):
+    """The network's own images are smaller, and there is a frame that is no key frame; rendering must not care."""
+    both = Cameras(
+        torch.cat([cameras.ref2cam, cameras.ref2cam + 1], 1),
+        torch.cat([cameras.K, cameras.K], 1),
+        torch.cat([cameras.sizes, cameras.sizes], 1),
+        frame=torch.tensor([0, 0, -1, -1]),
+        warp=torch.diag(torch.tensor([0.5, 0.5, 1])).expand(2, 4, 3, 3),
+    )
+    return OccBatch(both, torch.zeros(2, 4, 3, 7, 10), labels=labels)
 
 
 @pytest.fixture
@@ -41,61 +34,61 @@ def build(grid):
     return make
 
 
-def test_loss_equals_the_plain_module(build, samples, logits, feats, labels, cameras):
+def test_loss_equals_the_plain_module(build, batch, logits, feats, labels, cameras):
     for gaussians in (dict(), dict(feat_channels=6)):
         module = build(gaussians=gaussians)
         assert isinstance(module, GaussRenderAggregator)
-        losses = module.loss(OccPrediction([logits[..., :2], logits], feats), samples)
+        losses = module.loss(OccPrediction([logits[..., :2], logits], feats), batch)
         plain = module(logits, labels, cameras, voxel_feats=feats if gaussians else None)
         assert sorted(losses) == [f'loss_render_{v}_{q}' for v in ('bev', 'cam') for q in ('depth', 'sem')]
         torch.testing.assert_close(losses, plain, rtol=0, atol=0)
 
 
-def test_features_that_no_decoder_reads_are_ignored(build, logits, feats):
-    module = build()
-    torch.testing.assert_close(module.predict_opacities(logits, feats), module.predict_opacities(logits))
-    learned = build(gaussians=dict(feat_channels=6))
-    assert not torch.equal(learned.predict_opacities(logits, feats), module.predict_opacities(logits))
+def test_opacities_come_from_the_field(build, logits, feats):
+    module, learned = build(), build(gaussians=dict(feat_channels=6))
+    torch.testing.assert_close(module.field(OccPrediction([logits], feats)).opacity, module.predict_opacities(logits))
+    assert not torch.equal(learned.field(OccPrediction([logits], feats)).opacity, module.predict_opacities(logits))
     with pytest.raises(ValueError, match='got None; set gaussians.feat_channels'):
         learned.predict_opacities(logits)
 
 
-def test_render_samples(build, samples, logits, feats, labels, cameras):
+def test_render_batch(build, batch, logits, feats, labels, cameras):
     module = build()
-    pred, target = module.render_samples(OccPrediction([logits], feats), samples)
+    pred, target = module.render_batch(OccPrediction([logits], feats), batch)
     torch.testing.assert_close(pred.cam_sem, module.render(logits, cameras, labels=labels, hard_opacity=True).cam_sem)
     torch.testing.assert_close(target.bev_sem, module.render_labels(labels, cameras).bev_sem)
     assert not pred.cam_sem.requires_grad and module.cameras.steps == 0
-    for sample in samples:
-        del sample.gt_occ
-    pred, target = module.render_samples(OccPrediction([logits], feats), samples, indices=[1], hard_opacity=None)
+    batch.labels = None
+    pred, target = module.render_batch(OccPrediction([logits], feats), batch, indices=[1], hard_opacity=None)
     assert target is None
     torch.testing.assert_close(pred.cam_sem, module.render(logits, cameras.select([1])).cam_sem)
 
 
-def test_cameras_from_samples(samples, cameras):
-    got = cameras_from_samples(samples)
-    assert (got.width, got.height) == (20, 14)
-    torch.testing.assert_close(got.ref2cam, cameras.ref2cam)
-    torch.testing.assert_close(got.K, cameras.K)
+@pytest.mark.parametrize('sizes', [[[20, 14], [12, 9]], [[[20, 14], [12, 9]], [[20, 14], [20, 14]]]])
+def test_views_of_different_sizes_train(build, logits, labels, cameras, sizes):
+    """Every view is averaged over its own pixels, then views are averaged."""
+    sizes = torch.tensor(sizes).expand(2, 2, 2)
+    mixed = Cameras(cameras.ref2cam, cameras.K, sizes)
+    module = build()
+    losses = module.loss(OccPrediction([logits.requires_grad_()]), OccBatch(mixed, labels=labels))
+    sum(losses.values()).backward()
+    assert float(logits.grad.abs().sum()) > 0
+    single = [
+        module.loss(OccPrediction([logits[[b]]]), OccBatch(mixed.samples([b]).select([n]), labels=labels[[b]]))
+        for b in range(2)
+        for n in range(2)
+    ]
+    for name, value in losses.items():
+        torch.testing.assert_close(value, sum(part[name] for part in single) / 4)
 
 
-def test_errors_name_the_pipeline(build, samples, logits, cameras):
-    module, prediction = build(), OccPrediction([logits])
-    meta = samples[1].metainfo
-    samples[1].set_metainfo(dict(ref2cam=meta['ref2cam'][:1]))
-    with pytest.raises(ValueError, match=r'same number of cameras, got ref2cam of shapes \[\(2, 4, 4\), \(1, 4, 4\)\]'):
-        module.loss(prediction, samples)
-    samples[1].set_metainfo(dict(ref2cam=meta['ref2cam'], ori_img_wh=np.array([[20, 14], [20, 15]], dtype=np.float32)))
-    with pytest.raises(ValueError, match=r'same original image size, got \(width, height\) \[\[20.0, 14.0\], \[20.0, 15.0\]\]'):
-        module.loss(prediction, samples)
-    bare = OccDataSample(metainfo=dict(ref2cam=meta['ref2cam'], ori_img_wh=meta['ori_img_wh']))
-    bare.gt_occ = samples[0].gt_occ
-    with pytest.raises(ValueError, match="no 'cam2img', which rendering needs; add it to meta_keys of PackOccInputs"):
-        module.loss(prediction, [samples[0], bare])
-    del samples[0].gt_occ
-    with pytest.raises(ValueError, match='has no gt_occ.*LoadOccLabels'):
-        module.loss(prediction, samples)
+def test_what_is_missing_is_named(build, batch, logits):
+    module = build()
+    batch.labels = None
+    with pytest.raises(ValueError, match='gt_occ.*LoadOccLabels'):
+        module.loss(OccPrediction([logits]), batch)
+    with pytest.raises(ValueError, match='logits contain NaN'):
+        module.loss(OccPrediction([logits * torch.nan]), batch)
 
 
 class TestConfig:
@@ -128,13 +121,16 @@ class TestConfig:
         module = MODELS.build(cfg, default_args=dict(grid=grid))
         assert type(module.cameras.strategy).__name__ == strategy
         assert module.gaussians.feat_channels == 256 and module.gaussians.gaussian_scale == (scale or 0.25)
-        assert module.render_loss.weights == dict.fromkeys(('cam_sem', 'cam_depth', 'bev_sem', 'bev_depth'), 10.0)
+        weights = {name: term.weight for name, term in module.terms.items()}
+        names = ('cam_sem', 'cam_depth', 'bev_sem', 'bev_depth')
+        assert weights == {f'loss_render_{name}': 10.0 for name in names}
 
     def test_the_block_lists_every_argument_with_its_default(self, repo_root, grid):
         """Building with the block equals building with nothing: no default is written twice with two values."""
         cfg = Config.fromfile(repo_root / 'configs/_base_/gaussrender.py').aggregator
         full, empty = MODELS.build(cfg, default_args=dict(grid=grid)), GaussRenderAggregator(grid)
-        for part in ('gaussians', 'cameras', 'render_loss', 'renderer'):
+        assert full.terms == empty.terms
+        for part in ('gaussians', 'cameras', 'target', 'renderer'):
             a, b = (
                 {k: v for k, v in vars(getattr(m, part)).items() if not k.startswith('_') and k not in ('strategy', 'grid')}
                 for m in (full, empty)
@@ -173,4 +169,4 @@ class TestInsideMmengine:
     def test_initialisation_walks_through(self, build):
         visited = []
         Sequential(build(gaussians=dict(feat_channels=6))).apply(lambda m: visited.append(type(m).__name__)).init_weights()
-        assert {'GaussRenderAggregator', 'CameraSampler', 'VoxelsToGaussians', 'Linear'} <= set(visited)
+        assert {'GaussRenderAggregator', 'CameraSampler', 'ClassLogitsField', 'Linear'} <= set(visited)

@@ -157,7 +157,7 @@ def test_errors(grid, samples):
     metric = RenderedImageMetric(grid)
     for key, text in (
         ('pred_occ', "sample frame-0 has no 'pred_occ': the model must write it in predict"),
-        ('cam2img', "the data samples have no 'cam2img', which rendering needs"),
+        ('cam2img', "sample frame-0 has no 'cam2img', which rendering needs"),
     ):
         with pytest.raises(ValueError, match=text):
             metric.process({}, [{k: v for k, v in samples[0].items() if k != key}])

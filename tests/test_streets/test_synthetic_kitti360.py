@@ -149,22 +149,22 @@ def test_projected_voxels_lie_around_the_pixels_that_show_them(items, kitti360_c
     grid = kitti360_config.grids['sscbench-kitti360']
     coarse = VoxelGrid.build(dict(grid_dict(grid), voxel_size=1.0, shape=[32, 32, 4]))
     for item in items:
-        sample = item['data_samples']
-        assert sample.voxel_pixels.shape == (1, 32 * 32 * 4, 2) and sample.frustum_index.shape == grid.shape
+        sample, inputs = item['data_samples'], item['inputs']
+        assert inputs['voxel_pixels'].shape == (1, 32 * 32 * 4, 2) and inputs['frustum_index'].shape == grid.shape
         rows, columns, d, points = back_projected(sample, item['inputs']['depth'][0].numpy())
         index, inside = voxels_of(points, coarse)
         rows, columns, d = rows[inside], columns[inside], d[inside]
         flat = np.ravel_multi_index(index, coarse.shape)
-        visible = sample.voxel_visible[0].numpy()[flat]
+        visible = inputs['voxel_visible'][0].numpy()[flat]
         assert visible[d > 6].mean() > 0.95
         # a point is at most half the diagonal of 1 m voxels away from its centre
-        offset = (sample.voxel_pixels[0].numpy()[flat] - np.stack([columns, rows], 1))[visible]
+        offset = (inputs['voxel_pixels'][0].numpy()[flat] - np.stack([columns, rows], 1))[visible]
         reach = sample.cam2img[0, 0, 0] * 0.87 * 1.5 / np.maximum(d[visible] - 0.87, 0.5) + 1
         assert (np.abs(offset).max(1) < reach).all() and np.abs(offset).max() > 3
         # and the boxes of the image are those of the pixels, but near their borders
-        boxes = sample.frustum_index.numpy()[voxels_of(points, grid)[0]]
+        boxes = inputs['frustum_index'].numpy()[voxels_of(points, grid)[0]]
         own = (rows * 4 // 72) * 4 + columns * 4 // 264
-        assert (boxes == own)[d > 6].mean() > 0.8 and sample.frustum_index.max() == 15
+        assert (boxes == own)[d > 6].mean() > 0.8 and inputs['frustum_index'].max() == 15
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_base_configs_read_it(repo_root, kitti360_root, name):
         item = dataset[0]
         sample = item['data_samples']
         assert sample.scene_name == drive and item['inputs']['img'].shape == (1, 3, 72, 264)
-        assert ('depth' in item['inputs']) == ('voxel_pixels' in sample) == name.endswith('depth')
+        assert ('depth' in item['inputs']) == ('voxel_pixels' in item['inputs']) == name.endswith('depth')
         assert ('frustum_index' in sample) == (name.endswith('depth') and split == 'train')
 
 

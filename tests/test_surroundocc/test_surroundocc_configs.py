@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
+from occ_batches import with_cameras
 
 from projects.occ.structures import OccDataSample, VoxelGrid
 
@@ -129,7 +130,7 @@ def samples(grid, batch_size=2):
         )
         packed.append(sample)
     images = [torch.randint(0, 256, (6, 3, 60, 100), dtype=torch.uint8) for _ in packed]
-    return dict(inputs=dict(img=images), data_samples=packed)
+    return with_cameras(dict(inputs=dict(img=images), data_samples=packed))
 
 
 @pytest.mark.parametrize('name', ['occ3d', 'surroundocc'])
@@ -137,7 +138,7 @@ def test_small_model_learns_from_a_batch_of_two(repo_root, name):
     model, grid = small_model(repo_root, name)
     model.init_weights()
     data = model.data_preprocessor(samples(grid), training=True)
-    assert data['inputs']['imgs'].shape == (2, 6, 3, 64, 112)
+    assert data['inputs'].images.shape == (2, 6, 3, 64, 112)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     totals = []

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_surroundocc import GRID, build_head, build_volumes, randomize
 
-from projects.occ.structures import OccDataSample, VoxelGrid
+from projects.occ.structures import OccBatch, VoxelGrid
 from projects.surroundocc.surroundocc_head import plan_skips
 
 
@@ -72,8 +72,8 @@ def test_recomputing_counts_batch_norms_once():
 
 def test_losses_of_the_base_class():
     head = build_head(loss_occ=dict(type='OccupancyLoss', sem_scal_weight=1, geo_scal_weight=1, lovasz_weight=0))
-    samples = [OccDataSample(gt_occ=torch.randint(0, 5, GRID.shape).to(torch.uint8)) for _ in range(2)]
-    losses = head.loss_by_feat(head(build_volumes(2)), samples)
+    batch = OccBatch(None, labels=torch.randint(0, 5, (2, *GRID.shape)))
+    losses = head.loss_by_feat(head(build_volumes(2)), batch)
     assert set(losses) == {f'loss_occ_{t}_{s}' for t in ('ce', 'sem_scal', 'geo_scal') for s in range(3)}
 
 
@@ -88,11 +88,11 @@ def test_binary_variant():
         torch.testing.assert_close(probs[:, 1], score[:, 0].sigmoid())
         assert (probs[:, 2:] == 0).all()
     # prediction: occupied from the threshold on
-    predicted = head.predict_labels(head(volumes).logits[-1])
+    predicted = head.predict_labels(head(volumes))
     expected = score[:, 0].sigmoid() > 0.25
     assert torch.equal(predicted, expected.long()) and 0 < expected.float().mean() < 1
     label = torch.randint(0, 5, (1, *GRID.shape))
-    losses = head.loss_by_feat(head(volumes), [OccDataSample(gt_occ=label[0].to(torch.uint8))])
+    losses = head.loss_by_feat(head(volumes), OccBatch(None, labels=label))
     bce = torch.nn.functional.binary_cross_entropy_with_logits(score[:, 0], (label != 0).float())
     torch.testing.assert_close(losses['loss_occ_ce_0'], 10 * bce)
 
@@ -100,8 +100,8 @@ def test_binary_variant():
 def test_binary_variant_with_the_free_class_last():
     grid = VoxelGrid((-8, -4, -1, 8, 4, 3), 1, (16, 8, 4), 'ego', free_index=2, class_names=('others', 'car', 'free'))
     head = randomize(build_head(grid=grid, use_semantic=False, threshold=0.5))
-    logits = head(build_volumes()).logits[-1]
-    predicted = head.predict_labels(logits)
+    prediction = head(build_volumes())
+    predicted, logits = head.predict_labels(prediction), prediction.logits[-1]
     assert set(predicted.unique().tolist()) == {0, 2}
     assert torch.equal(predicted, logits.argmax(1))  # 0.5 is where the logits are equal
 

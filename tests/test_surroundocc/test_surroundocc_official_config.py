@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from occ_batches import batch_of
 from surroundocc_official_config import model_config_from_official
 
 from projects.surroundocc.checkpoint import to_official, to_project_state_dict
@@ -92,7 +93,7 @@ def test_small_model_builds_and_runs():
     assert (loss.ce_weight, loss.lovasz_weight, loss.sem_scal_weight, loss.geo_scal_weight) == (1, 0, 1, 1)
     assert loss.label_reduction == 'sparse_last' and loss.decay == 0.5
     cameras = dict(ref2img=torch.randn(1, 3, 4, 4), img_wh=torch.tensor([96.0, 64]).expand(1, 3, 2), input_wh=(96, 64))
-    prediction = model.occ_head(model.view_encoder(model.extract_feat(torch.randn(1, 3, 3, 64, 96)), cameras))
+    prediction = model.occ_head(model.view_encoder(model.extract_feat(torch.randn(1, 3, 3, 64, 96)), batch_of(cameras)))
     assert [v.shape[1:] for v in prediction.logits] == [(5, 4, 2, 1), (5, 8, 4, 2), (5, 16, 8, 4)]
 
 
@@ -177,7 +178,8 @@ def test_other_sizes_build_and_run(changes, sizes):
     model.load_state_dict(to_project_state_dict(official), strict=True)
     # a size that 32 does not divide
     cameras = dict(ref2img=torch.randn(2, 3, 4, 4), img_wh=torch.tensor([101.0, 70]).expand(2, 3, 2), input_wh=(101, 70))
-    prediction = model.occ_head(model.view_encoder(model.extract_feat(torch.randn(2, 3, 3, 70, 101)), cameras))
+    feats = model.extract_feat(torch.randn(2, 3, 3, 70, 101))
+    prediction = model.occ_head(model.view_encoder(feats, batch_of(cameras)))
     assert prediction.logits[-1].shape == (2, 5, *sizes)
 
 

@@ -1,11 +1,13 @@
 """The whole network, its losses and its evaluation against the original implementation, stage by stage."""
 
+import copy
 import json
 
 import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
+from occ_batches import batch_of
 from surroundocc_official_config import model_config_from_official
 
 from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
@@ -61,7 +63,7 @@ def taps(model, case, cameras):
     handles = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
     with torch.no_grad():
         feats = model.extract_feat(case['inputs']['img'])
-        scene = encoder(feats, cameras)
+        scene = encoder(feats, batch_of(cameras))
         prediction = head(scene)
     for handle in handles:
         handle.remove()
@@ -92,7 +94,7 @@ def test_inputs_stay_as_they_are(model, case, cameras):
     imgs = case['inputs']['img']
     before = imgs.clone()
     with torch.no_grad():
-        model.view_encoder(model.extract_feat(imgs), cameras)
+        model.view_encoder(model.extract_feat(imgs), batch_of(cameras))
     assert imgs.shape == before.shape and torch.equal(imgs, before)
 
 
@@ -125,8 +127,8 @@ def scale_losses(losses):
 
 def loss_and_gradients(model, imgs, cameras, labels):
     model.zero_grad(set_to_none=True)
-    prediction = model.occ_head(model.view_encoder(model.extract_feat(imgs), cameras))
-    losses = model.occ_head.loss_occ(prediction.logits, labels)
+    prediction = model.occ_head(model.view_encoder(model.extract_feat(imgs), batch_of(cameras)))
+    losses = model.occ_head.loss_occ.compute(prediction.logits, labels)
     sum(losses.values()).backward()
     return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -196,8 +198,12 @@ def test_checkpointing_changes_no_number(model, case, cameras, step):
 
 
 def test_two_samples_equal_two_single_runs(model, case, cameras):
-    """Also with different calibrations, where the original uses the visibility of the first sample for all."""
-    imgs, labels = case['inputs']['img'][:1], case['inputs']['gt_dense'].long()[:1]
+    """Also with different calibrations, where the original uses the visibility of the first sample for all.
+
+    In float64: kernels sum in another order for another batch size, which float32 shows in the fifth digit on some machines.
+    """
+    model = copy.deepcopy(model).double()
+    imgs, labels = case['inputs']['img'][:1].double(), case['inputs']['gt_dense'].long()[:1]
     turn = torch.tensor([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0.2], [0, 0, 0, 1]])
     first = dict(cameras, ref2img=cameras['ref2img'][:1], img_wh=cameras['img_wh'][:1])
     second = dict(first, ref2img=first['ref2img'].flip(1) @ turn)
@@ -205,7 +211,7 @@ def test_two_samples_equal_two_single_runs(model, case, cameras):
 
     def run(imgs, cameras):
         with torch.no_grad():
-            return model.occ_head(model.view_encoder(model.extract_feat(imgs), cameras)).logits
+            return model.occ_head(model.view_encoder(model.extract_feat(imgs), batch_of(cameras))).logits
 
     single = [run(img, cams) for img, cams, _ in samples]
     both = dict(
@@ -215,12 +221,12 @@ def test_two_samples_equal_two_single_runs(model, case, cameras):
     )
     joint = run(torch.cat([img for img, _, _ in samples]), both)
     for level, logits in enumerate(joint):
-        assert_close(logits, torch.cat([logits_of[level] for logits_of in single]), atol=1e-5)
+        assert_close(logits, torch.cat([logits_of[level] for logits_of in single]), atol=1e-10)
     assert not torch.allclose(single[0][-1], single[1][-1], atol=1e-2)
 
     def probe_gradients(img, cams):
         model.zero_grad(set_to_none=True)
-        logits = model.occ_head(model.view_encoder(model.extract_feat(img), cams)).logits
+        logits = model.occ_head(model.view_encoder(model.extract_feat(img), batch_of(cams))).logits
         sum(level.square().sum() for level in logits).backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 

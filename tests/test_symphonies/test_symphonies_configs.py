@@ -6,6 +6,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from occ_batches import with_cameras
 
 from projects.occ.structures import OccDataSample, VoxelGrid
 
@@ -106,7 +107,7 @@ def samples(grid, batch_size=2):
         sample.set_metainfo({key: value[None] for key, value in cameras.items()})
         sample.set_metainfo(dict(img_wh=sizes, ori_img_wh=sizes, token=f'{index}', img_shape=(height, width)))
         packed.append(sample)
-    return dict(inputs=dict(img=images, depth=depths), data_samples=packed)
+    return with_cameras(dict(inputs=dict(img=images, depth=depths), data_samples=packed))
 
 
 def test_small_model_learns_from_a_batch_of_two(repo_root):

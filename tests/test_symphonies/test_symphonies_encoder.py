@@ -1,30 +1,32 @@
 """The view encoder: batches, empty surfaces, options, training with distributed wrappers, errors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mmdet3d.registry import MODELS
 from symphonies_official_config import model_config_from_official
-from tiny_symphonies import build_model, build_samples, official_config
+from tiny_symphonies import build_batch, build_model, official_config
 
 from projects.symphonies import SymphoniesViewEncoder
 
 
-def parts_of(inputs, samples, index):
-    return {key: value[index : index + 1] for key, value in inputs.items()}, [samples[index]]
+def parts_of(batch, index):
+    return batch.samples([index])
 
 
-def forward(model, inputs, samples):
+def forward(model, batch):
     """Logits of all layers with dropout and norms in evaluation mode."""
     model.view_encoder.training = True
-    prediction = model.encode_decode(inputs, samples)
+    prediction = model.encode_decode(batch)
     model.view_encoder.training = False
     return prediction
 
 
-def run(model, inputs, samples):
+def run(model, batch):
     """The same and gradients of a probe."""
     model.zero_grad(set_to_none=True)
-    prediction = forward(model, inputs, samples)
+    prediction = forward(model, batch)
     sum(level.square().sum() for level in prediction.logits).backward()
     return prediction, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -34,9 +36,9 @@ def test_two_samples_equal_two_single_runs(with_cp):
     """With different cameras, numbers of surface cells and of visible cells."""
     model = build_model()
     model.view_encoder.with_cp = model.img_neck.with_cp = model.occ_head.with_cp = with_cp
-    inputs, samples = build_samples(2)
-    joint, grads = run(model, inputs, samples)
-    single = [run(model, *parts_of(inputs, samples, index)) for index in range(2)]
+    batch = build_batch(2)
+    joint, grads = run(model, batch)
+    single = [run(model, parts_of(batch, index)) for index in range(2)]
     for level in range(3):
         expected = torch.cat([prediction.logits[level] for prediction, _ in single])
         torch.testing.assert_close(joint.logits[level], expected, atol=1e-5, rtol=1e-5)
@@ -45,10 +47,9 @@ def test_two_samples_equal_two_single_runs(with_cp):
         expected = single[0][1][name] + single[1][1][name]
         error = (grad - expected).abs().max() / expected.abs().max().clamp(min=1e-9)
         assert error < 1e-3, f'{name}: {error:.2e}'
-    cameras = model.camera_inputs(samples, inputs['imgs'], inputs['depths'])
-    feats = [feat.squeeze(1) for feat in model.extract_feat(inputs['imgs'])[:3]]
+    feats = [feat.squeeze(1) for feat in model.extract_feat(batch.images)[:3]]
     feats = [proj(feat) for proj, feat in zip(model.view_encoder.out_projs, feats)]
-    view, surface, _ = model.view_encoder._look(feats, cameras)
+    view, surface, _ = model.view_encoder._look(feats, batch)
     for rebatch in (surface, view.visible):
         first, second = (int((rebatch._sample == index).sum()) for index in range(2))
         assert 0 < first != second > 0
@@ -57,17 +58,17 @@ def test_two_samples_equal_two_single_runs(with_cp):
 def test_no_surface_changes_nothing_but_the_proposal():
     """Also in a batch, and every parameter still gets a gradient, which distributed training needs."""
     model = build_model()
-    inputs, samples = build_samples(2)
+    batch = build_batch(2)
     with torch.no_grad():
-        expected = forward(model, *parts_of(inputs, samples, 1))
+        expected = forward(model, parts_of(batch, 1))
     for nothing in (0.0, -1.0, 1e6, float('nan')):
-        inputs['depths'][0] = nothing
+        batch.depths[0] = nothing
         with torch.no_grad():
-            prediction = forward(model, inputs, samples)
+            prediction = forward(model, batch)
         assert all(torch.isfinite(level).all() for level in prediction.logits)
         torch.testing.assert_close(prediction.logits[-1][1:], expected.logits[-1], atol=1e-5, rtol=1e-5)
-    inputs['depths'][:] = 0
-    _, grads = run(model, inputs, samples)
+    batch.depths[:] = 0
+    _, grads = run(model, batch)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == grads.keys()
     proposal = [grad for name, grad in grads.items() if 'voxel_proposal' in name]
     assert proposal and all((grad == 0).all() for grad in proposal)
@@ -75,22 +76,22 @@ def test_no_surface_changes_nothing_but_the_proposal():
 
 def test_visibility_of_nothing():
     model = build_model()
-    inputs, samples = build_samples(1)
-    samples[0].voxel_pixels = torch.full((1, 8 * 6 * 8, 2), -(2**31))
-    samples[0].voxel_visible = torch.zeros(1, 8 * 6 * 8, dtype=torch.bool)
-    prediction, grads = run(model, inputs, samples)
+    batch = build_batch(1)
+    batch.voxel_pixels = torch.full((1, 1, 8 * 6 * 8, 2), -(2**31))
+    batch.voxel_visible = torch.zeros(1, 1, 8 * 6 * 8, dtype=torch.bool)
+    prediction, grads = run(model, batch)
     assert torch.isfinite(prediction.logits[-1]).all()
     assert all(torch.isfinite(grad).all() for grad in grads.values())
 
 
 def test_one_output_in_evaluation():
     model = build_model()
-    inputs, samples = build_samples(1)
+    batch = build_batch(1)
     with torch.no_grad():
-        prediction = model.encode_decode(inputs, samples)
+        prediction = model.encode_decode(batch)
     assert len(prediction.logits) == 1 and prediction.voxel_feats.shape == (1, 16, 16, 12, 16)
     model.train()
-    prediction = model.encode_decode(inputs, samples)
+    prediction = model.encode_decode(batch)
     assert len(prediction.logits) == 3 and all(level.shape == (1, 5, 16, 12, 16) for level in prediction.logits)
 
 
@@ -113,9 +114,9 @@ def test_every_compatible_behaviour_can_be_switched(option):
     config['view_encoder'].update(option)
     other = MODELS.build(config).eval()
     other.load_state_dict(model.state_dict())
-    inputs, samples = build_samples(1)
+    batch = build_batch(1)
     with torch.no_grad():
-        ours, theirs = (m.encode_decode(inputs, samples).logits[-1] for m in (model, other))
+        ours, theirs = (m.encode_decode(batch).logits[-1] for m in (model, other))
     assert (ours - theirs).abs().max() > 1e-4
 
 
@@ -123,8 +124,8 @@ def test_every_compatible_behaviour_can_be_switched(option):
 def test_other_numbers_of_layers(num_layers, used):
     """The ASPP follows the third layer, as in the original; a model that has none keeps it, frozen."""
     model = build_model(num_layers=num_layers)
-    inputs, samples = build_samples(1)
-    prediction, grads = run(model, inputs, samples)
+    batch = build_batch(1)
+    prediction, grads = run(model, batch)
     assert len(prediction.logits) == num_layers
     assert all(p.requires_grad == used for p in model.view_encoder.aspp.parameters())
     assert {name for name, p in model.named_parameters() if p.requires_grad} == grads.keys()
@@ -144,8 +145,8 @@ def test_other_numbers_of_layers(num_layers, used):
 )
 def test_other_shapes(changes):
     model = build_model(**changes)
-    inputs, samples = build_samples(1)
-    prediction, grads = run(model, inputs, samples)
+    batch = build_batch(1)
+    prediction, grads = run(model, batch)
     assert prediction.logits[-1].shape == (1, 5, 16, 12, 16)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == grads.keys()
     assert (model.view_encoder.out_projs is None) == (changes.get('embed_dims') == 8)
@@ -154,24 +155,23 @@ def test_other_shapes(changes):
 def test_padded_images():
     """What pads an image to the size of its batch is no image: no voxel is visible there and no depth."""
     model = build_model()
-    inputs, samples = build_samples(1)
-    padded = {key: torch.nn.functional.pad(value, (0, 32, 0, 24)) for key, value in inputs.items()}
+    batch = build_batch(1)
+    images, depths = (torch.nn.functional.pad(value, (0, 32, 0, 24)) for value in (batch.images, batch.depths))
     seen = []
-    for given in (inputs, padded):
-        cameras = model.camera_inputs(samples, given['imgs'], given['depths'])
+    for given in (batch, replace(batch, images=images, depths=depths)):
         feats = [torch.zeros(1, 16, 4, 4)] * 3
-        view, surface, pixels = model.view_encoder._look(feats, cameras)
-        seen.append((view.visible._query, surface._query, pixels * torch.tensor(cameras['input_wh'])))
+        view, surface, pixels = model.view_encoder._look(feats, given)
+        seen.append((view.visible._query, surface._query, pixels * torch.tensor(given.input_wh)))
     for plain, with_padding in zip(*seen):
         torch.testing.assert_close(plain, with_padding)
 
 
 def test_mixed_precision():
     model = build_model()
-    inputs, samples = build_samples(2)
-    full = sum(model.loss(inputs, samples).values())
+    batch = build_batch(2)
+    full = sum(model.loss(batch, []).values())
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        losses = model.loss(inputs, samples)
+        losses = model.loss(batch, [])
     assert all(value.dtype == torch.float32 for value in losses.values())
     assert sum(losses.values()).item() == pytest.approx(full.item(), rel=0.02)
     sum(losses.values()).backward()
@@ -180,13 +180,13 @@ def test_mixed_precision():
 
 def test_checkpointing_in_training_mode_keeps_the_statistics_of_norms():
     """Batch norms of the head run three times per step, and again when they are recomputed."""
-    inputs, samples = build_samples(2)
+    batch = build_batch(2)
     states, totals = [], []
     for with_cp in (False, True):
         model = build_model().train()
         model.view_encoder.with_cp = model.img_neck.with_cp = model.occ_head.with_cp = with_cp
         torch.manual_seed(0)  # of the dropout
-        total = sum(model.loss(inputs, samples).values())
+        total = sum(model.loss(batch, []).values())
         total.backward()
         totals.append(total.item())
         states.append(model.state_dict())
@@ -201,40 +201,32 @@ def test_distributed_training_finds_no_unused_parameter(tmp_path, with_cp):
     """A second step fails if a parameter got no gradient in the first one."""
     model = build_model().train()
     model.view_encoder.with_cp = model.img_neck.with_cp = model.occ_head.with_cp = with_cp
-    inputs, samples = build_samples(1)
-    inputs['depths'][:] = 0  # nothing is proposed
+    batch = build_batch(1)
+    batch.depths[:] = 0  # nothing is proposed
     torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     try:
         wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=False)
         for _ in range(2):
-            sum(wrapped(inputs, samples, mode='loss').values()).backward()
+            sum(wrapped(batch, [], mode='loss').values()).backward()
     finally:
         torch.distributed.destroy_process_group()
 
 
-def cameras_of(model, inputs, samples):
-    return model.camera_inputs(samples, inputs['imgs'], inputs.get('depths'))
-
-
 def test_input_errors():
     model = build_model()
-    inputs, samples = build_samples(1)
+    batch = build_batch(1)
     feats = [torch.zeros(1, 1, 8, 4, 4)] * 3
-    cameras = cameras_of(model, inputs, samples)
-    missing = {key: value for key, value in cameras.items() if key != 'depths'}
     with pytest.raises(ValueError, match='Symphonies needs a depth map of every image.*put LoadDepthMaps into the pipelines'):
-        model.view_encoder(feats, missing)
+        model.view_encoder(feats, replace(batch, depths=None))
     with pytest.raises(ValueError, match=r'must have the size of the network images.*\(1, 1, 40, 64\), got \(1, 1, 20, 64\)'):
-        model.view_encoder(feats, dict(cameras, depths=torch.ones(1, 1, 20, 64)))
+        model.view_encoder(feats, replace(batch, depths=torch.ones(1, 1, 20, 64)))
     with pytest.raises(ValueError, match='one camera and expects image features .*F = 8.*got .1, 2, 8, 4, 4.; set cam_names'):
-        model.view_encoder([torch.zeros(1, 2, 8, 4, 4)] * 3, cameras)
+        model.view_encoder([torch.zeros(1, 2, 8, 4, 4)] * 3, batch)
     with pytest.raises(ValueError, match='needs 3 feature maps, got 2; compare with model.img_neck.num_levels'):
-        model.view_encoder(feats[:2], cameras)
+        model.view_encoder(feats[:2], batch)
     with pytest.raises(ValueError, match='P = 384 voxels of 2 times the length.*the pipeline must project with the same scale'):
         projected = dict(voxel_pixels=torch.zeros(1, 1, 48, 2).long(), voxel_visible=torch.zeros(1, 1, 48).bool())
-        model.view_encoder(feats, {**cameras, **projected})
-    with pytest.raises(ValueError, match="'cam2img'. is missing; add it to meta_keys"):
-        model.view_encoder(feats, {key: value for key, value in cameras.items() if key != 'cam2img'})
+        model.view_encoder(feats, replace(batch, **projected))
 
 
 @pytest.mark.parametrize(

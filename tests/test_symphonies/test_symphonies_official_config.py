@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from symphonies_official_config import model_config_from_official
-from tiny_symphonies import build_model, build_samples, official_config
+from tiny_symphonies import build_batch, build_model, official_config
 
 from projects.symphonies.checkpoint import to_official, to_project_state_dict
 
@@ -81,8 +81,8 @@ def test_other_sizes_build_and_run(changes):
     assert official[f'{decoder}transformer.level_embed'].shape == (levels, config['encoder']['conv_dim'])
     assert f'{decoder}transformer.encoder.layers.{layers - 1}.norms.0.weight' in official
     model.load_state_dict(to_project_state_dict(official), strict=True)
-    inputs, samples = build_samples(2)
-    logits = model.encode_decode(inputs, samples).logits[-1]
+    batch = build_batch(2)
+    logits = model.encode_decode(batch).logits[-1]
     assert logits.shape == (2, config['num_classes'], x, y, z) and logits.isfinite().all()
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
+from occ_batches import batch_of_samples
 from symphonies_official_config import model_config_from_official
 
-from projects.occ.models.voxel_views import project_grid, sample_frustum_index
+from projects.occ.models.voxel_views import frustum_index, project_grid
 from projects.occ.structures import OccDataSample
 from projects.symphonies.checkpoint import to_project, to_project_state_dict
 from projects.symphonies.scene_geometry import plane_reference
@@ -39,16 +40,13 @@ def model(case):
     return model.eval()
 
 
-def build_sample(case, projected=True, **changes):
-    """The case as a data sample; without ``projected`` everything has to follow from the cameras."""
+def build_sample(case):
+    """The case as a data sample."""
     inputs, (height, width) = case['inputs'], case['inputs']['img'].shape[-2:]
     cam2img, ref2cam = inputs['cam_K'], inputs['cam_pose']
     padded = torch.eye(4)
     padded[:3, :3] = cam2img[0]
-    fields = dict(gt_occ=case['labels']['target'][0])
-    if projected:
-        fields.update(voxel_pixels=inputs['projected_pix_2'], voxel_visible=inputs['fov_mask_2'])
-    sample = OccDataSample(**{**fields, **changes})
+    sample = OccDataSample(gt_occ=case['labels']['target'][0])
     sizes = np.float32([[width, height]])
     sample.set_metainfo(
         dict(
@@ -63,8 +61,12 @@ def build_sample(case, projected=True, **changes):
     return sample
 
 
-def build_inputs(case):
-    return dict(imgs=case['inputs']['img'][:, None], depths=case['inputs']['depth'][:, None])
+def build_batch(case, projected=True, **changes):
+    """The case as a batch; without ``projected`` everything has to follow from the cameras."""
+    inputs, fields = case['inputs'], dict(depths=case['inputs']['depth'][:, None])
+    if projected:
+        fields.update(voxel_pixels=inputs['projected_pix_2'][None].long(), voxel_visible=inputs['fov_mask_2'][None])
+    return batch_of_samples(inputs['img'][:, None], [build_sample(case)], **{**fields, **changes})
 
 
 class AllOutputs:
@@ -113,7 +115,7 @@ def taps(model, case):
     encoder._look = remember
     handles.append(encoder.layers[0].register_forward_pre_hook(keep_scene))
     with torch.no_grad(), AllOutputs(model):
-        seen['prediction'] = model.encode_decode(build_inputs(case), [build_sample(case)])
+        seen['prediction'] = model.encode_decode(build_batch(case))
     del encoder._look
     for handle in handles:
         handle.remove()
@@ -202,13 +204,13 @@ def test_logits(taps, case, model):
 @torch.no_grad()
 def test_two_samples_equal_two_single_runs(case, model):
     """The case beside its mirror image with depths of its own and without projections from the sample."""
-    inputs = build_inputs(case)
-    other = dict(imgs=inputs['imgs'].flip(-1), depths=inputs['depths'].flip(-1) * 1.1)
-    sample = build_sample(case, projected=False)
-    both = {key: torch.cat((inputs[key], other[key])) for key in inputs}
+    sample = build_sample(case)
+    images, depths = case['inputs']['img'][:, None], case['inputs']['depth'][:, None]
+    others = images.flip(-1), depths.flip(-1) * 1.1
+    both = batch_of_samples(torch.cat([images, others[0]]), [sample, sample], depths=torch.cat([depths, others[1]]))
     with AllOutputs(model):
-        joint = model.encode_decode(both, [sample, sample]).logits
-        second = model.encode_decode(other, [sample]).logits
+        joint = model.encode_decode(both).logits
+        second = model.encode_decode(batch_of_samples(others[0], [sample], depths=others[1])).logits
     assert_close(joint[-1][:1], case['outputs']['ssc_logits'])
     for index, logits in enumerate(second):
         assert_close(joint[index][1:], logits)
@@ -218,19 +220,17 @@ def test_two_samples_equal_two_single_runs(case, model):
 @torch.no_grad()
 def test_prediction_from_the_cameras_alone(case, model):
     """Projections that the sample lacks are computed, to the same integers."""
-    sample = build_sample(case, projected=False)
-    prediction = model.predict(build_inputs(case), [sample])[0].pred_occ
+    prediction = model.predict(build_batch(case, projected=False), [build_sample(case)])[0].pred_occ
     assert torch.equal(prediction.long(), case['outputs']['ssc_logits'][0].argmax(0))
 
 
 def test_projection_and_frustums(case, model):
-    inputs, sample = case['inputs'], build_sample(case)
-    cameras = {key: np.asarray(value)[None] for key, value in sample.metainfo.items() if key != 'token'}
+    inputs, batch = case['inputs'], build_batch(case)
     for scale in (1, 2):
-        pixels, visible = project_grid(model.grid, cameras, scale)
+        pixels, visible = project_grid(model.grid, batch.cameras, batch.image_sizes, scale)
         assert torch.equal(visible[0], inputs[f'fov_mask_{scale}'])
         assert torch.equal(pixels[0][visible[0]], inputs[f'projected_pix_{scale}'].long()[visible[0]])
-    boxes = sample_frustum_index(sample, model.grid, 4).long()
+    boxes = frustum_index(batch, model.grid, 4)[0].long()
     masks = case['labels']['frustums_masks'][0].bool()
     known = case['labels']['target'][0] != 255
     for box in range(16):
@@ -243,7 +243,7 @@ def test_projection_and_frustums(case, model):
 
 def loss_and_gradients(model, case, **changes):
     model.zero_grad(set_to_none=True)
-    losses = model.loss(build_inputs(case), [build_sample(case, **changes)])
+    losses = model.loss(build_batch(case, **changes), [])
     sum(losses.values()).backward()
     return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -266,7 +266,7 @@ def test_losses(step, case):
 
 def test_losses_of_the_last_output_alone(model, case):
     with torch.no_grad():
-        losses = model.loss(build_inputs(case), [build_sample(case)])
+        losses = model.loss(build_batch(case), [])
     assert len(losses) == len(case['losses_eval_only']) == 4
     for key, theirs in case['losses_eval_only'].items():
         ours = losses[f'loss_occ_{TERMS[key.removeprefix("loss_")[:-2]]}_0']
@@ -274,9 +274,9 @@ def test_losses_of_the_last_output_alone(model, case):
 
 
 def test_losses_with_frustums_of_the_pipeline(model, case, step):
-    boxes = sample_frustum_index(build_sample(case), model.grid, 4)
+    boxes = frustum_index(build_batch(case), model.grid, 4)
     with torch.no_grad(), AllOutputs(model):
-        losses = model.loss(build_inputs(case), [build_sample(case, frustum_index=boxes)])
+        losses = model.loss(build_batch(case, frustum_index=boxes, frustums=4), [])
     for key, value in step[0].items():
         torch.testing.assert_close(losses[key], value.detach())
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from mmdet3d.registry import MODELS
+from occ_batches import batch_of_samples
 from symphonies_official_config import model_config_from_official
 
 from projects.occ.structures import OccDataSample
@@ -54,8 +55,8 @@ def build_model(seed=0, **changes):
     return model.eval()
 
 
-def build_samples(batch_size=1, seed=0):
-    """Inputs of ``OccSegmentor.loss`` and data samples; every sample has another camera and sees another number of cells."""
+def build_batch(batch_size=1, seed=0):
+    """A batch in which every sample has another camera and sees another number of cells."""
     generator = torch.Generator().manual_seed(seed)
     width, height = IMAGE_WH
     imgs = torch.randn(batch_size, 1, 3, height, width, generator=generator)
@@ -80,4 +81,4 @@ def build_samples(batch_size=1, seed=0):
         sample.set_metainfo({key: np.float32(value)[None] for key, value in cameras.items()})
         sample.set_metainfo(dict(img_wh=sizes, ori_img_wh=sizes, token=f'frame{index}'))
         samples.append(sample)
-    return dict(imgs=imgs, depths=depths), samples
+    return batch_of_samples(imgs, samples, depths=depths)

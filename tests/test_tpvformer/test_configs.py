@@ -10,6 +10,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from occ_batches import with_cameras
 from torch import nn
 
 from projects.occ.structures import OccDataSample, VoxelGrid
@@ -121,7 +122,7 @@ def batch(grid, num_classes, batch_size=2):
         )
         samples.append(sample)
     images = [torch.randint(0, 256, (6, 3, 60, 90), dtype=torch.uint8) for _ in range(batch_size)]
-    return dict(inputs=dict(img=images), data_samples=samples)
+    return with_cameras(dict(inputs=dict(img=images), data_samples=samples))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -130,7 +131,7 @@ def test_shrunk_model_learns_from_a_batch_of_two(repo_root, name):
     model = MODELS.build(cfg.model)
     model.init_weights()
     data = model.data_preprocessor(batch(cfg.model.grid, len(cfg.grid.class_names)), training=True)
-    assert data['inputs']['imgs'].shape == (2, 6, 3, 64, 96)
+    assert data['inputs'].images.shape == (2, 6, 3, 64, 96)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     totals = []

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
+from occ_batches import batch_of, batch_of_samples
 from tpvformer_official_config import model_config_from_official
 
 from projects.occ.structures import OccDataSample
@@ -68,7 +69,7 @@ def taps(model, case, cameras):
     handles = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
     with torch.no_grad():
         feats = model.extract_feat(case['inputs']['imgs'])
-        scene = model.view_encoder(feats, cameras)
+        scene = model.view_encoder(feats, batch_of(cameras))
         seen['voxel_fused'] = [model.occ_head.fuse(scene)]
         prediction = model.occ_head(scene)
     for handle in handles:
@@ -142,8 +143,9 @@ def test_logits_through_the_segmentor(model, case):
     inputs = case['inputs']
     sample = OccDataSample(metainfo=dict(ref2img=inputs['lidar2img'][0].numpy(), img_wh=inputs['image_wh'][0].numpy()))
     with torch.no_grad():
-        logits = model(dict(imgs=inputs['imgs']), [sample], mode='tensor')
-        predicted = model(dict(imgs=inputs['imgs']), [sample], mode='predict')[0].pred_occ
+        batch = batch_of_samples(inputs['imgs'], [sample])
+        logits = model(batch, [sample], mode='tensor')
+        predicted = model(batch, [sample], mode='predict')[0].pred_occ
     assert_close(logits, case['outputs']['logits'])
     top = case['outputs']['logits'][0].topk(2, dim=0)
     clear = top.values[0] - top.values[1] > 2 * ATOL
@@ -153,7 +155,7 @@ def test_logits_through_the_segmentor(model, case):
 
 def gradients(model, imgs, cameras, probe):
     model.zero_grad(set_to_none=True)
-    logits = model.occ_head(model.view_encoder(model.extract_feat(imgs), cameras)).logits[-1]
+    logits = model.occ_head(model.view_encoder(model.extract_feat(imgs), batch_of(cameras))).logits[-1]
     (logits.flatten(2) * probe).sum().backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -192,7 +194,7 @@ def test_two_samples_equal_two_single_runs(model, case, cameras):
     with torch.no_grad():
         single_logits = []
         for img, ref2img in batches:
-            planes = model.view_encoder(model.extract_feat(img), dict(cameras, ref2img=ref2img))
+            planes = model.view_encoder(model.extract_feat(img), batch_of(dict(cameras, ref2img=ref2img)))
             single_logits.append(model.occ_head(planes).logits[-1])
     single = [gradients(model, img, dict(cameras, ref2img=ref2img), probe) for img, ref2img in batches]
     pair = dict(
@@ -202,7 +204,7 @@ def test_two_samples_equal_two_single_runs(model, case, cameras):
     )
     both = torch.cat([img for img, _ in batches])
     with torch.no_grad():
-        logits = model.occ_head(model.view_encoder(model.extract_feat(both), pair)).logits[-1]
+        logits = model.occ_head(model.view_encoder(model.extract_feat(both), batch_of(pair))).logits[-1]
     assert_close(logits, torch.cat(single_logits), atol=1e-5)
     assert not torch.allclose(single_logits[0], single_logits[1], atol=1e-2)
     joint = gradients(model, both, pair, probe)

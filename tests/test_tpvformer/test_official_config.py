@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from occ_batches import batch_of
 from tpvformer_official_config import model_config_from_official
 
 from projects.tpvformer.checkpoint import to_official, to_project_state_dict
@@ -107,7 +108,7 @@ def test_small_model_builds_and_runs():
     with torch.no_grad():
         feats = model.extract_feat(torch.randn(1, 3, 3, 64, 96))
         cameras = dict(ref2img=torch.randn(1, 3, 4, 4), img_wh=torch.tensor([96.0, 64]).expand(1, 3, 2), input_wh=(96, 64))
-        prediction = model.occ_head(model.view_encoder(feats, cameras))
+        prediction = model.occ_head(model.view_encoder(feats, batch_of(cameras)))
     assert prediction.logits[0].shape == (1, 5, 12, 8, 6)
 
 
@@ -159,7 +160,8 @@ def test_other_sizes_build_and_run(changes, sizes):
     # a size that 32 does not divide
     sizes_wh = torch.tensor([101.0, 70]).expand(2, num_cams, 2)
     cameras = dict(ref2img=torch.randn(2, num_cams, 4, 4), img_wh=sizes_wh, input_wh=(101, 70))
-    prediction = model.occ_head(model.view_encoder(model.extract_feat(torch.randn(2, num_cams, 3, 70, 101)), cameras))
+    feats = model.extract_feat(torch.randn(2, num_cams, 3, 70, 101))
+    prediction = model.occ_head(model.view_encoder(feats, batch_of(cameras)))
     assert prediction.logits[0].shape == (2, num_classes, *sizes)
 
 

@@ -3,26 +3,31 @@
 import pytest
 import torch
 from mmdet3d.registry import MODELS
+from occ_batches import batch_of
 from tiny_tpvformer import GRID, build_encoder, build_inputs, randomize
 
 from projects.occ.structures import VoxelGrid
 
 
+def run(encoder, feats, cameras):
+    return encoder(feats, batch_of(cameras))
+
+
 def test_plane_shapes_and_registry():
     encoder = MODELS.build(dict(type='TPVFormerViewEncoder', grid=GRID, embed_dims=16, num_cams=2, num_levels=2, num_layers=1))
     assert type(encoder) is type(build_encoder())
-    planes = build_encoder()(*build_inputs(2))
+    planes = run(build_encoder(), *build_inputs(2))
     assert [tuple(p.shape) for p in planes] == [(2, 48, 16), (2, 24, 16), (2, 32, 16)]
 
 
 def test_two_samples_with_different_cameras_equal_two_single_runs():
     encoder = randomize(build_encoder())
     feats, cameras = build_inputs(3)
-    joint = encoder(feats, cameras)
+    joint = run(encoder, feats, cameras)
     for sample in range(3):
         one = [f[sample : sample + 1] for f in feats]
         cams = {k: v[sample : sample + 1] if torch.is_tensor(v) else v for k, v in cameras.items()}
-        for plane, single in zip(joint, encoder(one, cams)):
+        for plane, single in zip(joint, run(encoder, one, cams)):
             torch.testing.assert_close(plane[sample : sample + 1], single, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(joint[0][0], joint[0][1], atol=1e-2)
 
@@ -30,10 +35,10 @@ def test_two_samples_with_different_cameras_equal_two_single_runs():
 def test_order_of_cameras_does_not_matter_beyond_their_embedding():
     encoder = randomize(build_encoder())
     feats, cameras = build_inputs()
-    planes = encoder(feats, cameras)
+    planes = run(encoder, feats, cameras)
     with torch.no_grad():
         encoder.cams_embeds.copy_(encoder.cams_embeds.flip(0))
-    swapped = encoder([f.flip(1) for f in feats], dict(cameras, ref2img=cameras['ref2img'].flip(1)))
+    swapped = run(encoder, [f.flip(1) for f in feats], dict(cameras, ref2img=cameras['ref2img'].flip(1)))
     for a, b in zip(planes, swapped):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
@@ -49,7 +54,7 @@ def test_padding_is_taken_into_account():
     feats, cameras = build_inputs()
     padded = [torch.nn.functional.pad(f, (0, 0, 0, f.shape[3])) for f in feats]
     width, height = cameras['input_wh']
-    for plane, other in zip(encoder(feats, cameras), encoder(padded, dict(cameras, input_wh=(width, 2 * height)))):
+    for plane, other in zip(run(encoder, feats, cameras), run(encoder, padded, dict(cameras, input_wh=(width, 2 * height)))):
         torch.testing.assert_close(plane, other, atol=1e-5, rtol=1e-5)
 
 
@@ -59,7 +64,7 @@ def test_checkpointing_is_neutral():
     for with_cp in (False, True):
         torch.manual_seed(0)
         encoder = randomize(build_encoder(with_cp=with_cp))
-        sum(p.square().sum() for p in encoder(feats, cameras)).backward()
+        sum(p.square().sum() for p in run(encoder, feats, cameras)).backward()
         grads.append({name: p.grad for name, p in encoder.named_parameters()})
     assert all(grad is not None for grad in grads[0].values())
     for name, grad in grads[0].items():
@@ -69,9 +74,9 @@ def test_checkpointing_is_neutral():
 def test_autocast_stays_close_to_float32():
     encoder = randomize(build_encoder(), scale=0.05)
     feats, cameras = build_inputs()
-    expected = encoder(feats, cameras)
+    expected = run(encoder, feats, cameras)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        planes = encoder([f.bfloat16() for f in feats], cameras)
+        planes = run(encoder, [f.bfloat16() for f in feats], cameras)
     for plane, other in zip(planes, expected):
         assert torch.isfinite(plane).all()
         assert (plane.float() - other).abs().mean() < 0.05 * other.abs().mean()
@@ -157,16 +162,10 @@ def test_wrong_options(options, text):
 def test_wrong_number_of_cameras():
     feats, cameras = build_inputs(num_cams=3)
     with pytest.raises(ValueError, match=r'N = 2 cameras \(model.view_encoder.num_cams\).*got \(1, 3, 16, 4, 8\)'):
-        build_encoder()(feats, cameras)
+        run(build_encoder(), feats, cameras)
 
 
 def test_wrong_number_of_levels():
     feats, cameras = build_inputs()
     with pytest.raises(ValueError, match='expects 2 feature levels .* got 1; compare with model.img_neck.num_outs'):
-        build_encoder()(feats[:1], cameras)
-
-
-def test_wrong_camera_matrices():
-    feats, cameras = build_inputs()
-    with pytest.raises(ValueError, match=r'cameras.ref2img must be .* got \(2, 4, 4\)'):
-        build_encoder()(feats, dict(cameras, ref2img=cameras['ref2img'][0]))
+        run(build_encoder(), feats[:1], cameras)

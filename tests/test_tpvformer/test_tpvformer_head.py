@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_tpvformer import GRID, build_head
 
-from projects.occ.structures import OccDataSample
+from projects.occ.structures import OccBatch
 
 PLANES = [(48, (6, 8)), (24, (4, 6)), (32, (8, 4))]
 
@@ -58,8 +58,8 @@ def test_recomputing_is_neutral():
 
 def test_losses_of_the_base_class():
     head = build_head(loss_occ=dict(type='OccupancyLoss'))
-    sample = OccDataSample(gt_occ=torch.randint(0, 5, GRID.shape).to(torch.uint8))
-    losses = head.loss_by_feat(head(planes(1)), [sample])
+    batch = OccBatch(None, labels=torch.randint(0, 5, (1, *GRID.shape)))
+    losses = head.loss_by_feat(head(planes(1)), batch)
     assert set(losses) == {'loss_occ_ce_0', 'loss_occ_lovasz_0'}
     assert all(torch.isfinite(value) for value in losses.values())
 

@@ -288,15 +288,13 @@ class KeyReport:
         return f'{self.matched} of {total} model entries match; ' + '; '.join(parts or ['nothing differs'])
 
 
-def compare_keys(
-    checkpoint: Mapping[str, Any], model: Mapping[str, Tensor], interchangeable: Sequence[str] = ('aggregator.',)
-) -> KeyReport:
+def compare_keys(checkpoint: Mapping[str, Any], model: Mapping[str, Tensor], interchangeable: Sequence[str] = ()) -> KeyReport:
     """Compares the state dict of a checkpoint with that of a model.
 
     Args:
         checkpoint: State dict of the file.
         model: State dict of the model.
-        interchangeable: Prefixes of entries that may be absent on either side.
+        interchangeable: Prefixes of entries that may be absent on either side, ``model.training_only_prefixes``.
 
     Returns:
         The report. ``num_batches_tracked``, which old files lack and inference does not need, is never missing.
@@ -365,7 +363,7 @@ def load_weights_strictly(model: nn.Module, checkpoint: Any) -> None:
         CheckpointError: If it holds no weights, or others than the model has. The model is unchanged then.
     """
     weights = weights_of(checkpoint)
-    report = compare_keys(weights, model.state_dict())
+    report = compare_keys(weights, model.state_dict(), getattr(model, 'training_only_prefixes', ()))
     if not report.exact:
         raise misfit(report)
     # not strict: what may be absent has been told from what may not above

@@ -1,20 +1,18 @@
 """Base of the heads that turn a scene representation into voxel logits."""
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid
-
-from .voxel_views import sample_frustum_index
+from projects.occ.structures import OccBatch, OccField, OccPrediction, VoxelGrid
 
 
 class BaseOccHead(BaseModule, metaclass=ABCMeta):
-    """Owns the voxel loss; subclasses implement ``forward``.
+    """Owns the voxel loss and the decision what is occupied; subclasses implement ``forward``.
 
     Args:
         grid: Voxel grid of the labels.
@@ -26,46 +24,44 @@ class BaseOccHead(BaseModule, metaclass=ABCMeta):
         super().__init__(init_cfg)
         self.grid = VoxelGrid.build(grid)
         self.loss_occ = MODELS.build(loss_occ, default_args=dict(grid=self.grid)) if loss_occ else None
+        self._opacity_rule: tuple[Callable[[OccPrediction], OccField], float] | None = None
 
     @abstractmethod
     def forward(self, scene: Any) -> OccPrediction:
-        """Computes voxel logits (and features for the aggregator) from what the family's view encoder returns."""
+        """Computes voxel logits (and features for the supervisions) from what the family's view encoder returns."""
 
-    def predict_labels(self, logits: Tensor) -> Tensor:
-        """Class ids of logits: the largest one, where a head has no other rule.
+    def decide_by_opacity(self, field: Callable[[OccPrediction], OccField], threshold: float) -> None:
+        """Makes voxels free whose opacity is low, for networks that were trained by rendering alone.
 
         Args:
-            logits: (B, C, X, Y, Z), full resolution.
+            field: Gives the opacities; it stays outside this module, so that state-dict keys do not change.
+            threshold: Voxels of lower opacity are free (0.1 in GaussRender, train.py).
+        """
+        self._opacity_rule = (field, threshold)
+
+    def predict_labels(self, prediction: OccPrediction) -> Tensor:
+        """The decision what is where: the only place where a prediction becomes labels.
+
+        The class of the largest logit where a head has no other rule, see :meth:`classify`; after :meth:`decide_by_opacity`
+        voxels of low opacity are free.
 
         Returns:
             (B, X, Y, Z) int64.
         """
-        return logits.argmax(1)
+        labels = self.classify(prediction)
+        if self._opacity_rule is not None:
+            field, threshold = self._opacity_rule
+            labels = labels.masked_fill(field(prediction).opacity < threshold, self.grid.free_index)
+        return labels
 
-    def loss_by_feat(self, prediction: OccPrediction, batch_data_samples: list[OccDataSample]) -> dict[str, Tensor]:
+    def classify(self, prediction: OccPrediction) -> Tensor:
+        """Class ids (B, X, Y, Z) int64 by the head's own rule; the largest logit."""
+        return prediction.logits[-1].argmax(1)
+
+    def loss_by_feat(self, prediction: OccPrediction, batch: OccBatch) -> dict[str, Tensor]:
         """Voxel losses of a prediction; an empty dict without ``loss_occ``.
 
         Raises:
             ValueError: If a sample has no label, or not the mask that the loss asks for.
         """
-        if self.loss_occ is None:
-            return {}
-        labels = _stack(batch_data_samples, 'gt_occ')
-        mask = None
-        for which in {'none': (), 'both': ('camera', 'lidar')}.get(self.loss_occ.mask, (self.loss_occ.mask,)):
-            visible = _stack(batch_data_samples, f'mask_{which}')
-            mask = visible if mask is None else mask & visible
-        if not getattr(self.loss_occ, 'frustum_weight', 0):
-            return self.loss_occ(prediction.logits, labels, mask)
-        boxes = [sample_frustum_index(sample, self.grid, self.loss_occ.frustums) for sample in batch_data_samples]
-        return self.loss_occ(prediction.logits, labels, mask, torch.stack(boxes).to(labels.device))
-
-
-def _stack(samples: list[OccDataSample], field: str) -> Tensor:
-    for sample in samples:
-        if field not in sample:
-            raise ValueError(
-                f'sample {sample.get("token", "?")} has no {field!r}, which training needs; '
-                'the pipeline must contain LoadOccLabels, and masks exist in Occ3D labels only (loss_occ.mask)'
-            )
-    return torch.stack([sample.get(field) for sample in samples])
+        return {} if self.loss_occ is None else self.loss_occ(prediction, batch)

@@ -1,4 +1,4 @@
-"""Batching and normalisation of multi-camera images."""
+"""From the samples of a data loader to the batch that a model takes."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,21 @@ import torch
 import torch.nn.functional as F
 from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
 from mmdet3d.registry import MODELS
+from torch import Tensor
+
+from projects.occ.structures import Cameras, OccBatch, OccDataSample, VoxelGrid
 
 
 @MODELS.register_module()
 class OccDataPreprocessor(Det3DDataPreprocessor):
-    """``Det3DDataPreprocessor`` for samples with several camera images.
+    """Makes an :class:`OccBatch` of samples with several camera images: the border where data enter a model.
 
-    Takes ``inputs['img']``, a list of (N, 3, H, W) uint8 or float tensors, and gives ``inputs['imgs']``, (B, N, 3, H, W)
-    float32, normalised, padded at the right and at the bottom to a common size that ``pad_size_divisor`` divides. Depth maps,
-    if there, ``inputs['depth']``, a list of (N, H, W), become ``inputs['depths']``, (B, N, H, W) float32, metres, padded alike
-    with 0, which means none.
+    Takes what ``PackOccInputs`` made: ``inputs['img']``, a list of (V, 3, H, W) uint8 or float tensors, ``inputs['cameras']``,
+    a list of :class:`Cameras` of one sample each, ``inputs['img_wh']``, and whatever else is there. Gives ``inputs``, an
+    :class:`OccBatch` on the device of the model: images (B, V, 3, H, W) float32, normalised, padded at the right and at the
+    bottom to a common size that ``pad_size_divisor`` divides; cameras float32; depth maps padded alike with 0, which means
+    none; labels and masks of the data samples, stacked. Labels and cameras are checked here, on the CPU, and trusted
+    afterwards.
 
     Args:
         grid_mask: Config of the mask applied to normalised images in training, e.g. ``dict(type='OccGridMask')``, or None.
@@ -47,38 +52,105 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
             raise ValueError(f'data_preprocessor.pad_size_divisor must be a positive whole number, got {pad_size_divisor}')
         super().__init__(mean=mean, std=std, pad_size_divisor=pad_size_divisor, **kwargs)
         self.grid_mask = MODELS.build(grid_mask) if grid_mask else None
+        self.grid: VoxelGrid | None = None
+        self.renders = False
+
+    def expect(self, grid: VoxelGrid, renders: bool) -> None:
+        """Tells what the model needs; called by the model that owns this.
+
+        Args:
+            grid: Voxel grid that labels have to fit.
+            renders: Whether the cameras are rendered into, which skew forbids.
+        """
+        self.grid, self.renders = grid, renders
 
     def simple_process(self, data: dict, training: bool = False) -> dict:
-        """Moves one batch to the device, normalises, pads and stacks its images.
+        """Checks one batch and moves it to the device.
+
+        Returns:
+            ``inputs``, an :class:`OccBatch`, and ``data_samples``, the samples on the device.
 
         Raises:
-            ValueError: If the samples of the batch have different numbers of cameras, or depth maps of another size.
+            ValueError: If the samples of the batch have different numbers of cameras, images without cameras, depth maps of
+                another size, or labels that do not fit the grid.
         """
-        cameras = {tuple(img.shape[:-2]) for img in data['inputs']['img']}
-        if len(cameras) > 1:
+        inputs = dict(data['inputs'])
+        samples = data.get('data_samples') or [OccDataSample() for _ in inputs['img']]
+        stacks = {tuple(img.shape[:-2]) for img in inputs['img']}
+        if len(stacks) > 1:
             raise ValueError(
                 'all samples of a batch need the same number of cameras and channels, got image stacks of '
-                f'(N, channels) {sorted(cameras)}; use batch_size=1 or a fixed dataset.cam_names'
+                f'(N, channels) {sorted(stacks)}; use batch_size=1 or a fixed dataset.cam_names'
             )
-        depths = self._depths(data['inputs'])
-        data = super().simple_process(data, training)
-        if depths is not None:
-            height, width = data['inputs']['imgs'].shape[-2:]
-            padded = [F.pad(d, (0, width - d.shape[-1], 0, height - d.shape[-2])) for d in depths]
-            data['inputs']['depths'] = torch.stack(padded)
+        tokens = [str(sample.get('token', '?')) for sample in samples]
+        cameras = self._cameras(inputs, tokens)
+        self._check_labels(samples, tokens)
+        data = super().simple_process(dict(inputs=dict(img=inputs['img']), data_samples=samples), training)
+        images, samples = data['inputs']['imgs'], data['data_samples']
         if training and self.grid_mask is not None:
-            data['inputs']['imgs'] = self.grid_mask(data['inputs']['imgs'])
-        return data
+            images = self.grid_mask(images)
 
-    def _depths(self, inputs: dict) -> list[torch.Tensor] | None:
-        """Depth maps of the batch on the device, or None if there are none."""
+        def stacked(key: str) -> Tensor | None:
+            return torch.stack([value.to(self.device) for value in inputs[key]]) if key in inputs else None
+
+        batch = OccBatch(
+            images=images,
+            image_sizes=stacked('img_wh').float(),
+            cameras=cameras.to(device=self.device, dtype=torch.float32),
+            labels=_stack_field(samples, 'gt_occ', torch.int64),
+            masks={
+                name: mask
+                for name in ('camera', 'lidar')
+                if (mask := _stack_field(samples, f'mask_{name}', torch.bool)) is not None
+            },
+            view_missing=stacked('view_missing'),
+            depths=self._depths(inputs, images),
+            voxel_pixels=stacked('voxel_pixels'),
+            voxel_visible=stacked('voxel_visible'),
+            frustum_index=stacked('frustum_index'),
+            frustums=inputs['frustums'][0] if 'frustums' in inputs else None,
+            tokens=tokens,
+        )
+        return dict(inputs=batch, data_samples=samples)
+
+    def _cameras(self, inputs: dict, tokens: Sequence[str]) -> Cameras:
+        """Cameras of the batch on the CPU."""
+        if 'cameras' not in inputs:
+            raise ValueError(
+                f"the inputs of the samples {list(tokens)} hold images but no 'cameras'; put PackOccInputs at the end of the "
+                'pipeline, or give a list of projects.occ.structures.Cameras with B = 1'
+            )
+        for token, item, img in zip(tokens, inputs['cameras'], inputs['img'], strict=True):
+            if item.num_cameras != len(img) or item.batch_size != 1:
+                raise ValueError(
+                    f'sample {token} has {len(img)} images but cameras of {item.batch_size} x {item.num_cameras} views'
+                )
+            item.checked(f'sample {token}', skew=not self.renders)
+        return Cameras.stack(inputs['cameras'])
+
+    def _check_labels(self, samples: Sequence[OccDataSample], tokens: Sequence[str]) -> None:
+        for sample, token in zip(samples, tokens, strict=True):
+            if self.grid is not None and 'gt_occ' in sample:
+                self.grid.check_labels(sample.gt_occ, f'gt_occ of sample {token}')
+
+    def _depths(self, inputs: dict, images: Tensor) -> Tensor | None:
+        """Depth maps (B, V, H, W) of the batch on the device, padded like the images, or None if there are none."""
         depths = inputs.get('depth')
         if depths is None:
             return None
         sizes = [(tuple(depth.shape), (img.shape[0], *img.shape[-2:])) for depth, img in zip(depths, inputs['img'])]
         if len(depths) != len(inputs['img']) or any(found != expected for found, expected in sizes):
             raise ValueError(
-                f"inputs['depth'] needs one (N, H, W) map stack per sample, as large as its images; got {len(depths)} for "
+                f"inputs['depth'] needs one (V, H, W) map stack per sample, as large as its images; got {len(depths)} for "
                 f'{len(inputs["img"])} samples with (found, expected) shapes {sizes}'
             )
-        return [self.cast_data(depth).float() for depth in depths]
+        height, width = images.shape[-2:]
+        moved = [self.cast_data(depth).float() for depth in depths]
+        return torch.stack([F.pad(d, (0, width - d.shape[-1], 0, height - d.shape[-2])) for d in moved])
+
+
+def _stack_field(samples: Sequence[OccDataSample], name: str, dtype: torch.dtype) -> Tensor | None:
+    """A data field of all samples, (B, ...), or None if a sample has none."""
+    if any(name not in sample for sample in samples):
+        return None
+    return torch.stack([torch.as_tensor(sample.get(name)) for sample in samples]).to(dtype)

@@ -19,26 +19,18 @@ def frustum_proportion_loss(probs: Tensor, labels: Tensor, boxes: Tensor, num_bo
 
     Returns:
         Mean over the frustums that hold voxels; float32 or wider.
-
-    Raises:
-        ValueError: If a voxel lies in a frustum beyond the last one.
     """
-    if boxes.numel() and int(boxes.max()) >= num_boxes:
-        raise ValueError(
-            f'frustum_index holds box {int(boxes.max())}, but loss_occ.frustums allows {num_boxes} boxes only; '
-            'the pipeline and loss_occ.frustums must name the same number of boxes per side'
-        )
     with torch.autocast(probs.device.type, enabled=False):
         probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
-        num_classes = probs.shape[1]
-        inside = boxes >= 0
-        boxes = boxes[inside]
-        counts = torch.bincount(boxes * num_classes + labels[inside], minlength=num_boxes * num_classes)
-        counts = counts.view(num_boxes, num_classes).to(probs.dtype)
-        mass = probs.new_zeros(num_boxes, num_classes).index_add(0, boxes, probs[inside])
-        filled = counts.sum(1) > 0
-        target, predicted = counts[filled], mass[filled]
-        target, predicted = (share / share.sum(1, keepdim=True) for share in (target, predicted))
+        # voxels of no frustum go to a row of their own, which is dropped: nothing has to be counted or picked
+        rows = torch.where(boxes >= 0, boxes, num_boxes)
+        members = (labels[:, None] == torch.arange(probs.shape[1], device=labels.device)).to(probs.dtype)
+        empty = probs.new_zeros(num_boxes + 1, probs.shape[1])
+        counts = empty.index_add(0, rows, members)[:num_boxes]
+        mass = empty.index_add(0, rows, probs)[:num_boxes]
+        filled = counts.sum(1, keepdim=True) > 0
+        # the sums of rows without voxels are 0; 1 keeps them from becoming NaN, in the gradient too
+        target, predicted = (part / torch.where(filled, part.sum(1, keepdim=True), 1.0) for part in (counts, mass))
         smallest = torch.finfo(probs.dtype).tiny
         terms = target * (target.clamp(min=smallest).log() - predicted.clamp(min=smallest).log())
         return terms.sum() / filled.sum().clamp(min=1)

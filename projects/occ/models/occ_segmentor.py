@@ -2,33 +2,34 @@
 
 from contextlib import nullcontext
 
-import numpy as np
 import torch
 from mmcv.ops import ModulatedDeformConv2d
 from mmdet3d.models.segmentors import Base3DSegmentor
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from projects.occ.structures import OccDataSample, OccPrediction, VoxelGrid
+from projects.occ.structures import OccBatch, OccDataSample, OccPrediction, VoxelGrid
 
 
 @MODELS.register_module()
 class OccSegmentor(Base3DSegmentor):
     """Camera images to a semantic voxel grid, with an optional training-time aggregator.
 
-    The aggregator is a guest: it is built if the config has one, adds its losses to the loss dict in training, and does nothing
-    in prediction. Without it the remaining state-dict keys are the same.
+    The aggregator is a guest: it is built if the config has one, adds its losses to the loss dict in training, and is absent
+    from prediction. Without it the remaining state-dict keys are the same.
 
     Args:
         grid: Voxel grid; handed to ``view_encoder``, ``occ_head`` and ``aggregator``.
         img_backbone: Config of the image backbone.
-        view_encoder: Config of the module ``(img_feats, cameras) -> scene``. ``img_feats`` is a list of (B, N, C, h, w);
-            ``cameras`` is the dict that :meth:`camera_inputs` returns.
+        view_encoder: Config of the module ``(img_feats, batch) -> scene``. ``img_feats`` is a list of (B, N, C, h, w);
+            ``batch`` is the :class:`OccBatch` of the same N views. Encoders see the key frame alone, unless they have the
+            attribute ``uses_all_frames = True``.
         occ_head: Config of a ``BaseOccHead``: scene -> ``OccPrediction``.
         img_neck: Config of the neck over the backbone's maps, or None.
-        aggregator: Config of a module with ``loss(prediction, batch_data_samples) -> dict``, or None.
-        opacity_threshold: For models trained by rendering only: voxels whose predicted opacity is below it become free
-            (0.1 in GaussRender, train.py). None: the labels of the head.
+        aggregator: Config of a module with ``loss(prediction, batch) -> dict``, for example ``GaussRenderAggregator``, any
+            ``RenderSupervision`` or a ``SupervisionGroup`` of several; or None.
+        opacity_threshold: For models trained by rendering only: voxels whose opacity is below it become free (0.1 in
+            GaussRender, train.py); the head decides so by the aggregator's field. None: the labels of the head.
         keep_logits: Write ``pred_logits`` too when predicting, for metrics that want class probabilities.
         data_preprocessor: Config of ``OccDataPreprocessor``.
         init_cfg: Initialisation, see mmengine.
@@ -60,10 +61,19 @@ class OccSegmentor(Base3DSegmentor):
             raise ValueError(
                 'nothing supervises this model: set model.occ_head.loss_occ (voxel loss) or model.aggregator (rendering loss)'
             )
-        if opacity_threshold is not None and self.aggregator is None:
-            raise ValueError('model.opacity_threshold needs model.aggregator, which predicts the opacities')
-        self.opacity_threshold = opacity_threshold
+        if opacity_threshold is not None:
+            field = getattr(self.aggregator, 'field', None)
+            if field is None:
+                raise ValueError('model.opacity_threshold needs model.aggregator with a field, which tells the opacities')
+            self.occ_head.decide_by_opacity(field, opacity_threshold)
+        if hasattr(self.data_preprocessor, 'expect'):
+            self.data_preprocessor.expect(self.grid, renders=self.aggregator is not None)
         self.keep_logits = keep_logits
+
+    @property
+    def training_only_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of the state-dict keys that prediction does not need: files with and without them fit each other."""
+        return ('aggregator.',)
 
     def extract_feat(self, imgs: Tensor) -> list[Tensor]:
         """Image features of every camera.
@@ -83,79 +93,55 @@ class OccSegmentor(Base3DSegmentor):
             feats = self.img_neck(feats)
         return [feat.unflatten(0, (batch, cameras)) for feat in feats]
 
-    @staticmethod
-    def camera_inputs(batch_data_samples: list[OccDataSample], imgs: Tensor, depths: Tensor | None = None) -> dict:
-        """Collects what a view encoder may know of the cameras.
-
-        Args:
-            batch_data_samples: B samples.
-            imgs: (B, N, 3, H, W).
-            depths: (B, N, H, W) depth maps along the optical axis, metres, or None.
-
-        Returns:
-            ``ref2img`` (B, N, 4, 4), reference frame (metres) -> (u*d, v*d, d, 1) in pixels of the network image; ``img_wh``
-            (B, N, 2), image sizes before padding, pixels; ``input_wh`` (W, H) of the padded images, pixels. float32, on the
-            device of ``imgs``. Where the samples have them, also ``ref2cam`` (B, N, 4, 4) and ``cam2img`` (B, N, 3, 3) float32,
-            ``voxel_pixels`` (B, N, P, 2) int64 and ``voxel_visible`` (B, N, P) bool, as described in ``OccDataSample``; and
-            ``depths`` if given.
-
-        Raises:
-            ValueError: If the number of camera matrices is not the number of images.
-        """
-        stacked = {} if depths is None else dict(depths=depths)
-        for key in ('voxel_pixels', 'voxel_visible'):
-            if all(key in sample for sample in batch_data_samples):
-                stacked[key] = torch.stack([sample.get(key) for sample in batch_data_samples]).to(imgs.device)
-        known = set.intersection(*(set(sample.metainfo) for sample in batch_data_samples))
-        for key in ('ref2img', 'img_wh', *sorted(known & {'ref2cam', 'cam2img'})):
-            arrays = [np.asarray(sample.metainfo[key], dtype=np.float32) for sample in batch_data_samples]
-            for sample, array in zip(batch_data_samples, arrays):
-                if len(array) != imgs.shape[1]:
-                    raise ValueError(
-                        f'sample {sample.get("token", "?")} has {imgs.shape[1]} images but {len(array)} entries in {key!r}'
-                    )
-            stacked[key] = torch.from_numpy(np.stack(arrays)).to(imgs.device)
-        return dict(stacked, input_wh=(imgs.shape[-1], imgs.shape[-2]))
-
-    def encode_decode(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> OccPrediction:
+    def encode_decode(self, batch: OccBatch) -> OccPrediction:
         """The whole network: images to voxel logits."""
-        imgs = batch_inputs['imgs']
-        scene = self.view_encoder(
-            self.extract_feat(imgs), self.camera_inputs(batch_data_samples, imgs, batch_inputs.get('depths'))
-        )
-        return self.occ_head(scene)
+        if not getattr(self.view_encoder, 'uses_all_frames', False):
+            batch = batch.at(0)
+        return self.occ_head(self.view_encoder(self.extract_feat(batch.images), batch))
 
-    def loss(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> dict[str, Tensor]:
+    def loss(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> dict[str, Tensor]:
         """Voxel losses and, with an aggregator, rendering losses.
 
         Args:
-            batch_inputs: ``imgs`` (B, N, 3, H, W) and, for networks that want them, ``depths`` (B, N, H, W), metres.
-            batch_data_samples: B samples with ``gt_occ`` and cameras.
+            batch_inputs: What ``OccDataPreprocessor`` made of the batch.
+            batch_data_samples: Its samples, not needed: labels are in the batch.
         """
-        prediction = self.encode_decode(batch_inputs, batch_data_samples)
-        losses = self.occ_head.loss_by_feat(prediction, batch_data_samples)
+        prediction = self.encode_decode(batch_inputs)
+        losses = self.occ_head.loss_by_feat(prediction, batch_inputs)
         if self.aggregator is not None:
-            losses.update(self.aggregator.loss(prediction, batch_data_samples))
+            losses.update(self.aggregator.loss(prediction, batch_inputs))
         return losses
 
     @torch.no_grad()
-    def predict(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> list[OccDataSample]:
+    def predict_raw(self, data: dict) -> tuple[OccPrediction, OccBatch, list[OccDataSample]]:
+        """Runs the network for tools that want more than labels.
+
+        Args:
+            data: What the data loader gives: ``inputs`` and ``data_samples`` of B samples.
+
+        Returns:
+            The output of the head, the batch it was made from, and the data samples with ``pred_occ``.
+        """
+        data = self.data_preprocessor(data, False)
+        prediction = self.encode_decode(data['inputs'])
+        return prediction, data['inputs'], self._write(prediction, data['data_samples'])
+
+    @torch.no_grad()
+    def predict(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> list[OccDataSample]:
         """Writes ``pred_occ``, (X, Y, Z) uint8 class ids, into every sample. Nothing is rendered.
 
         With ``keep_logits`` also ``pred_logits``, (C, X, Y, Z).
         """
-        prediction = self.encode_decode(batch_inputs, batch_data_samples)
-        logits = prediction.logits[-1]
-        labels = self.occ_head.predict_labels(logits)
-        if self.opacity_threshold is not None:
-            opacities = self.aggregator.predict_opacities(logits, prediction.voxel_feats)
-            labels = labels.masked_fill(opacities < self.opacity_threshold, self.grid.free_index)
-        for sample, label, scores in zip(batch_data_samples, labels.to(torch.uint8), logits):
+        return self._write(self.encode_decode(batch_inputs), batch_data_samples)
+
+    def _write(self, prediction: OccPrediction, samples: list[OccDataSample]) -> list[OccDataSample]:
+        labels = self.occ_head.predict_labels(prediction).to(torch.uint8)
+        for sample, label, scores in zip(samples, labels, prediction.logits[-1], strict=True):
             sample.pred_occ = label
             if self.keep_logits:
                 sample.pred_logits = scores
-        return batch_data_samples
+        return samples
 
-    def _forward(self, batch_inputs: dict, batch_data_samples: list[OccDataSample]) -> Tensor:
+    def _forward(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> Tensor:
         """Full-resolution logits (B, C, X, Y, Z)."""
-        return self.encode_decode(batch_inputs, batch_data_samples).logits[-1]
+        return self.encode_decode(batch_inputs).logits[-1]

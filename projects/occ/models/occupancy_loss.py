@@ -8,11 +8,12 @@ from mmdet3d.models.losses.lovasz_loss import lovasz_softmax_flat
 from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import OccBatch, OccPrediction, VoxelGrid
 
 from .frustum_proportion import frustum_proportion_loss
 from .label_reduction import REDUCTIONS, reduce_labels, reduce_volume
 from .scene_class_affinity import geo_scal_loss, sem_scal_loss
+from .voxel_views import frustum_index
 
 
 @MODELS.register_module()
@@ -109,16 +110,29 @@ class OccupancyLoss(nn.Module):
         scale = num_levels - 1 - level
         return self.decay**scale if self.aux_weight is None else (self.aux_weight if scale else 1.0)
 
-    def forward(
-        self, logits: Sequence[Tensor], labels: Tensor, mask: Tensor | None = None, frustum_index: Tensor | None = None
+    def forward(self, prediction: OccPrediction, batch: OccBatch) -> dict[str, Tensor]:
+        """The weighted terms of every scale of a prediction, see :meth:`compute`.
+
+        Raises:
+            ValueError: If a sample has no label, not the mask that ``mask`` asks for, or no frustums where they are needed.
+        """
+        labels = batch.require_labels('loss_occ')
+        mask = None if self.mask == 'none' else batch.require_mask(self.mask, 'loss_occ.mask')
+        boxes = frustum_index(batch, self.grid, self.frustums) if self.frustum_weight else None
+        return self.compute(prediction.logits, labels, mask, boxes)
+
+    def compute(
+        self, logits: Sequence[Tensor], labels: Tensor, mask: Tensor | None = None, boxes: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Computes the weighted terms of every scale.
+
+        A GPU is waited for once, whatever the number of scales.
 
         Args:
             logits: Coarse to fine, each (B, C, X_s, Y_s, Z_s); with ``binary`` also (B, 1, X_s, Y_s, Z_s).
             labels: (B, X, Y, Z) integer class ids.
             mask: (B, X, Y, Z) bool, voxels that count, or None for all.
-            frustum_index: (B, X, Y, Z) integer, box of the image that a voxel projects into, negative for none; needed with
+            boxes: (B, X, Y, Z) integer, box of the image that a voxel projects into, negative for none; needed with
                 ``frustum_weight``. A coarse cell takes the box of its last child.
 
         Returns:
@@ -129,49 +143,68 @@ class OccupancyLoss(nn.Module):
             ValueError: If the shapes of logits, labels and grid do not fit, a label is no class of the grid, the number of
                 scales is not that of ``scale_weights``, or frustums are needed and missing.
         """
-        if self.frustum_weight and frustum_index is None:
-            raise ValueError('loss_occ.frustum_weight needs frustum_index, the box of the image that each voxel projects into')
+        if self.frustum_weight and boxes is None:
+            raise ValueError('loss_occ.frustum_weight needs boxes, the box of the image that each voxel projects into')
         if tuple(labels.shape[1:]) != self.grid.shape:
             raise ValueError(f'labels must be (B, X, Y, Z) with the grid shape {self.grid.shape}, got {tuple(labels.shape)}')
-        self.grid.check_labels(labels)
         if self.scale_weights is not None and len(self.scale_weights) != len(logits):
             raise ValueError(
                 f'loss_occ.scale_weights must have one factor for each of the {len(logits)} outputs of the head, '
                 f'got {len(self.scale_weights)}'
             )
         channels = {self.grid.num_classes, 1} if self.binary else {self.grid.num_classes}
-        losses = {}
-        for level, scores in enumerate(logits):
+        for scores in logits:
             if scores.dim() != 5 or scores.shape[1] not in channels or scores.shape[0] != labels.shape[0]:
                 raise ValueError(
                     f'logits must be (B, C, X, Y, Z) with B={labels.shape[0]} and C={self.grid.num_classes} '
                     f'(grid.class_names), got {tuple(scores.shape)}'
                 )
+        targets = [reduce_labels(labels, scores.shape[2:], self.grid, self.label_reduction, mask) for scores in logits]
+        losses = {}
+        for level, (scores, target, counts) in enumerate(zip(logits, targets, self._count(targets), strict=True)):
             scale, weight = len(logits) - 1 - level, self._weight_of(level, len(logits))
-            target = reduce_labels(labels, scores.shape[2:], self.grid, self.label_reduction, mask)
-            boxes = reduce_volume(frustum_index, scores.shape[2:]) if self.frustum_weight else None
-            for name, value in self._scale_terms(scores, target, boxes).items():
+            reduced = reduce_volume(boxes, scores.shape[2:]) if self.frustum_weight else None
+            for name, value in self._scale_terms(scores, target, reduced, counts).items():
                 losses[f'loss_occ_{name}_{scale}'] = weight * value
         return losses
 
-    def _scale_terms(self, scores: Tensor, target: Tensor, boxes: Tensor | None) -> dict[str, Tensor]:
+    def _count(self, targets: Sequence[Tensor]) -> list[list[int]]:
+        """Number of voxels of every class in the labels of every scale, in one transfer."""
+        classes = torch.arange(self.grid.num_classes, device=targets[0].device)
+        classes = torch.cat([classes, classes.new_tensor([self.grid.ignore_index])])
+        counts = torch.stack([(target.flatten()[:, None] == classes).sum(0) for target in targets]).tolist()
+        for target, count in zip(targets, counts, strict=True):
+            if sum(count) != target.numel():
+                ids = sorted(set(target.unique().tolist()) - set(classes.tolist()))
+                raise ValueError(
+                    f'labels: class ids {ids} are outside 0..{self.grid.num_classes - 1} and not ignore_index '
+                    f'{self.grid.ignore_index}; check grid.class_names against the label files'
+                )
+        return [count[:-1] for count in counts]
+
+    def _scale_terms(self, scores: Tensor, target: Tensor, boxes: Tensor | None, counts: Sequence[int]) -> dict[str, Tensor]:
         """Terms of one scale: scores (B, C, X_s, Y_s, Z_s), target (B, X_s, Y_s, Z_s) int64, boxes likewise or None."""
         with torch.autocast(scores.device.type, enabled=False):
-            valid = target != self.grid.ignore_index
-            picked, labels = scores.float().movedim(1, -1)[valid], target[valid]  # (P, C), (P,)
+            # the number of labelled voxels is known, so nothing is waited for
+            valid = torch.nonzero_static(target.flatten() != self.grid.ignore_index, size=sum(counts)).squeeze(1)
+            picked = scores.float().movedim(1, -1).flatten(0, -2).index_select(0, valid)  # (P, C)
+            labels = target.flatten().index_select(0, valid)  # (P,)
             free = self.grid.free_index
+            present = [label for label, count in enumerate(counts) if count]
+            if self.binary:
+                present = [int(label != free) for label in present]
             if self.binary:
                 picked, labels, free = _free_or_occupied(picked, free), (labels != free).long(), 0
             probs = picked.softmax(-1)
             weight = None if self.class_weights is None else picked.new_tensor(self.class_weights)
             losses = dict(
                 ce=(self.ce_weight, lambda: F.cross_entropy(picked, labels, weight=weight)),
-                lovasz=(self.lovasz_weight, lambda: lovasz_softmax_flat(probs, labels, classes='present')),
+                lovasz=(self.lovasz_weight, lambda: lovasz_softmax_flat(probs, labels, classes=sorted(set(present)))),
                 sem_scal=(self.sem_scal_weight, lambda: sem_scal_loss(probs, labels)),
                 geo_scal=(self.geo_scal_weight, lambda: geo_scal_loss(probs[:, free], labels == free)),
                 frustum=(
                     self.frustum_weight,
-                    lambda: frustum_proportion_loss(probs, labels, boxes[valid].long(), self.frustums**2),
+                    lambda: frustum_proportion_loss(probs, labels, boxes.flatten()[valid].long(), self.frustums**2),
                 ),
             )
             nothing = labels.numel() == 0

@@ -1,98 +1,70 @@
-"""Where the voxels of a sample appear in its network images: taken from the sample, else computed from its cameras."""
+"""Where the voxels of a batch appear in its network images: taken from the batch, else computed from its cameras."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from projects.occ.structures import (
-    OccDataSample,
-    VoxelGrid,
-    frustum_indices,
-    network_intrinsics,
-    project_voxel_centres,
-)
+from projects.occ.structures import Cameras, OccBatch, VoxelGrid, voxel_centres
+
+# Pixels of voxels near the camera's plane have no bound; beyond this one they are cut off. No image is that large.
+_PIXEL_LIMIT = 1 << 31
 
 
-def image_intrinsics(cameras: Mapping[str, Any]) -> np.ndarray:
-    """Intrinsics of the network images, see ``projects.occ.structures.network_intrinsics``.
+def project_grid(grid: VoxelGrid, cameras: Cameras, image_sizes: Tensor, voxel_scale: int) -> tuple[Tensor, Tensor]:
+    """Pixels of all voxel centres in all network images, on the device of the cameras.
 
-    Args:
-        cameras: ``ref2img`` (..., 4, 4), ``ref2cam`` (..., 4, 4) and ``cam2img`` (..., 3, 3), the last one of the original
-            images; arrays or tensors.
-
-    Returns:
-        (..., 3, 3) float64.
-
-    Raises:
-        ValueError: If a matrix is missing, or they contradict each other.
-    """
-    missing = [key for key in ('ref2img', 'ref2cam', 'cam2img') if key not in cameras]
-    if missing:
-        raise ValueError(
-            f'projecting voxels needs the cameras of a sample, but {missing} is missing; add it to meta_keys of PackOccInputs'
-        )
-    ref2img, ref2cam, original = (_array(cameras[key]) for key in ('ref2img', 'ref2cam', 'cam2img'))
-    intrinsics = np.empty_like(original)
-    for index in np.ndindex(original.shape[:-2]):
-        intrinsics[index] = network_intrinsics(ref2img[index], ref2cam[index], original[index])
-    return intrinsics
-
-
-def project_grid(grid: VoxelGrid, cameras: Mapping[str, Any], voxel_scale: int) -> tuple[Tensor, Tensor]:
-    """Pixels of all voxel centres in all network images of a batch, see ``project_voxel_centres``.
+    The rule is that of ``projects.occ.structures.project_voxel_centres``: centres in float32, everything after them in float64,
+    pixels rounded half to even, visibility decided on the rounded pixels.
 
     Args:
         grid: The grid at full resolution.
-        cameras: As for :func:`image_intrinsics`, batched (B, N, ...), and ``img_wh`` (B, N, 2), pixels.
+        cameras: B x V.
+        image_sizes: (B, V, 2), width and height of the network images before padding, pixels.
         voxel_scale: Voxels are taken this many times as long.
 
     Returns:
-        Pixels (B, N, P, 2) int64 and visibility (B, N, P) bool, on the CPU.
+        Pixels (B, V, P, 2) int64 and visibility (B, V, P) bool.
     """
-    intrinsics = image_intrinsics(cameras)
-    ref2cam, sizes = (_array(cameras[key]) for key in ('ref2cam', 'img_wh'))
-    pixels, visible = [], []
-    for index in np.ndindex(intrinsics.shape[:2]):
-        projection = project_voxel_centres(grid, ref2cam[index], intrinsics[index], _size(sizes[index]), voxel_scale)
-        pixels.append(torch.from_numpy(projection.pixels))
-        visible.append(torch.from_numpy(projection.visible))
-    return torch.stack(pixels).unflatten(0, intrinsics.shape[:2]), torch.stack(visible).unflatten(0, intrinsics.shape[:2])
+    device = cameras.ref2cam.device
+    centres = torch.from_numpy(voxel_centres(grid, voxel_scale)).to(device).double()
+    # sums of products instead of a matrix product, which some GPU settings compute in reduced precision
+    ref2cam, K = cameras.ref2cam.double()[:, :, None], cameras.network_K.double()[:, :, None]
+    x, y, z = ((ref2cam[..., i, :3] * centres).sum(-1) + ref2cam[..., i, 3] for i in range(3))
+    columns = (K[..., 0, 0] * x + K[..., 0, 1] * y) / z + K[..., 0, 2]
+    rows = (K[..., 1, 0] * x + K[..., 1, 1] * y) / z + K[..., 1, 2]
+    pixels = torch.stack([columns, rows], dim=-1).round()
+    pixels = pixels.nan_to_num(nan=-_PIXEL_LIMIT).clamp(-_PIXEL_LIMIT, _PIXEL_LIMIT).long()
+    inside = ((pixels >= 0) & (pixels < image_sizes.round().long()[:, :, None])).all(-1)
+    return pixels, inside & (z > 0)
 
 
-def sample_frustum_index(sample: OccDataSample, grid: VoxelGrid, frustums: int) -> Tensor:
-    """Box of the image that each voxel projects into, for a sample with one camera.
+def frustum_index(batch: OccBatch, grid: VoxelGrid, frustums: int) -> Tensor:
+    """Box of the image that each voxel projects into, for batches of one camera.
 
     Args:
-        sample: With ``frustum_index``, else with the cameras to compute it.
+        batch: With ``frustum_index``, else with the cameras to compute it.
         grid: The grid at full resolution.
         frustums: Boxes per side of the image.
 
     Returns:
-        (X, Y, Z) int16, ``row * frustums + column``; -1 for voxels that the camera does not see.
+        (B, X, Y, Z) integer, ``row * frustums + column``; -1 for voxels that the camera does not see.
 
     Raises:
-        ValueError: If the sample has neither, or several cameras.
+        ValueError: If the batch has neither, boxes of another size, or several cameras.
     """
-    if 'frustum_index' in sample:
-        return sample.frustum_index
-    cameras = sample.metainfo
-    intrinsics = image_intrinsics(cameras)
-    if len(intrinsics) != 1:
+    if batch.frustum_index is not None:
+        if batch.frustums != frustums:
+            raise ValueError(
+                f'frustum_index of the samples {batch.tokens} divides images into {batch.frustums} boxes per side, but '
+                f'loss_occ.frustums is {frustums}; the pipeline (LoadVoxelProjections.frustums) and the loss must agree'
+            )
+        return batch.frustum_index
+    key = batch.at(0)
+    if key.cameras.num_cameras != 1:
         raise ValueError(
-            f'loss_occ.frustum_weight is meant for one camera, sample {sample.get("token", "?")} has {len(intrinsics)}; '
+            f'loss_occ.frustum_weight is meant for one camera, the samples {batch.tokens} have {key.cameras.num_cameras}; '
             'set it to 0 or let the pipeline write frustum_index'
         )
-    size = _size(np.asarray(cameras['img_wh'])[0])
-    projection = project_voxel_centres(grid, _array(cameras['ref2cam'])[0], intrinsics[0], size)
-    return torch.from_numpy(frustum_indices(projection, size, frustums)).view(grid.shape)
-
-
-def _array(value: Any) -> np.ndarray:
-    return np.asarray(value.cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
-
-
-def _size(size: np.ndarray) -> tuple[int, int]:
-    return tuple(int(round(float(n))) for n in size)
+    pixels, visible = project_grid(grid, key.cameras, key.image_sizes, 1)
+    boxes = pixels[:, 0] * frustums // key.image_sizes.round().long()
+    index = torch.where(visible[:, 0], boxes[..., 1] * frustums + boxes[..., 0], -1)
+    return index.view(-1, *grid.shape)

@@ -10,7 +10,14 @@ from .occ_field import OccField, free_background
 from .occ_prediction import OccPrediction
 from .rays import Rays
 from .voxel_grid import VoxelGrid
-from .voxel_projection import VoxelProjection, frustum_indices, network_intrinsics, project_voxel_centres, scaled_shape
+from .voxel_projection import (
+    VoxelProjection,
+    frustum_indices,
+    network_intrinsics,
+    project_voxel_centres,
+    scaled_shape,
+    voxel_centres,
+)
 
 __all__ = [
     'Cameras',
@@ -27,6 +34,7 @@ __all__ = [
     'network_intrinsics',
     'project_voxel_centres',
     'scaled_shape',
+    'voxel_centres',
 ]
 
 

@@ -50,11 +50,12 @@ class Cameras:
         if self.frame is None:
             object.__setattr__(self, 'frame', torch.zeros(self.ref2cam.shape[1], dtype=torch.long))
 
-    def checked(self, what: str = 'cameras') -> 'Cameras':
+    def checked(self, what: str = 'cameras', skew: bool = False) -> 'Cameras':
         """Checks everything once and returns the cameras themselves.
 
         Args:
             what: Name in the messages, for example that of a frame.
+            skew: Let K have skew, which networks can look through and renderers cannot.
 
         Raises:
             ValueError: If shapes disagree, numbers are not finite, a focal length is not positive, K has skew, or an image has
@@ -74,8 +75,7 @@ class Cameras:
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
                 raise ValueError(
-                    f'{what}: {name} must be {shape}, with the B and N of ref2cam {tuple(self.ref2cam.shape)}, '
-                    f'got {tuple(value.shape)}'
+                    f'{what}: {name} must be {_SHAPES[name]} with the B and N of ref2cam, {shape}, got {tuple(value.shape)}'
                 )
         if not (self.ref2cam.is_floating_point() and self.K.is_floating_point()):
             raise ValueError(f'{what}: ref2cam and K must be floating point, got {self.ref2cam.dtype} and {self.K.dtype}')
@@ -90,14 +90,16 @@ class Cameras:
                     torch.isfinite(self.ref2cam).all() & torch.isfinite(K).all(),
                     (K[..., (0, 1), (0, 1)] > 0).all(),
                     # the renderers know fx, fy, cx, cy only: anything else in K would be dropped without a word
-                    (K[..., (0, 1, 2, 2), (1, 0, 0, 1)] == 0).all() & (K[..., 2, 2] == 1).all(),
+                    (K[..., (1, 2, 2), (0, 0, 1)] == 0).all() & (K[..., 2, 2] == 1).all(),
+                    (K[..., 0, 1] == 0).all() | skew,
                     (rigid[..., :3] == 0).all() & (rigid[..., 3] == 1).all(),
                 ]
             ).tolist()
         sentences = (
             'ref2cam and K must be finite; check the calibration of the samples',
             'K must have positive focal lengths; check the calibration of the samples',
-            'K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: skew and a scaled last row cannot be rendered',
+            'K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], acting on columns; its last row is scaled, or it is transposed',
+            'K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: skew cannot be rendered',
             'ref2cam must have the last row (0, 0, 0, 1): it acts on columns; is it transposed?',
         )
         for fine, sentence in zip(answers, sentences, strict=True):
@@ -302,4 +304,5 @@ class Cameras:
         return Cameras(**joined, frame=first.frame)
 
 
+_SHAPES = dict(K='(B, N, 3, 3)', sizes='(B, N, 2)', frame='(N,)', warp='(B, N, 3, 3)', network_projection='(B, N, 4, 4)')
 _MATRICES = ('ref2cam', 'K', 'warp', 'network_projection')

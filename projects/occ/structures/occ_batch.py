@@ -1,6 +1,7 @@
 """One batch on its way into a network: images, cameras, labels and whatever else the data set has."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
 
@@ -13,9 +14,11 @@ class OccBatch:
     """What the data preprocessor makes of B samples, on the device of the model; B x V views, see :class:`Cameras`.
 
     Attributes:
+        cameras: Of all views.
         images: (B, V, 3, H, W), normalised, padded at the right and at the bottom to one size.
         image_sizes: (B, V, 2), width and height of the images before padding, pixels.
-        cameras: Of all views.
+        view_missing: (B, V) bool, views of neighbouring frames that do not exist and for which the key frame's stand in; None:
+            all exist.
         scene: (B, 3, 3), augmentation of the scene: takes points of the reference frame as it was recorded to the one that
             cameras, labels, masks and points refer to (mirrored, for example); None: there is none.
         originals: B lists of V images (3, h, w) uint8 RGB as they are on disk, for targets that compare colours, or None.
@@ -26,14 +29,16 @@ class OccBatch:
             or None.
         voxel_visible: (B, V, P) bool, which of them the camera sees, or None.
         frustum_index: (B, X, Y, Z) int16, box of the first image that a voxel projects into, -1 for none, or None.
+        frustums: Boxes per side of that image, or None.
         points: B LiDAR clouds (M, 3 or more), metres in the reference frame, or None.
         rays: Measured rays, or None.
         tokens: Names of the samples, for messages.
     """
 
-    images: Tensor
-    image_sizes: Tensor
     cameras: Cameras
+    images: Tensor | None = None
+    image_sizes: Tensor | None = None
+    view_missing: Tensor | None = None
     scene: Tensor | None = None
     originals: list[list[Tensor]] | None = None
     labels: Tensor | None = None
@@ -42,6 +47,7 @@ class OccBatch:
     voxel_pixels: Tensor | None = None
     voxel_visible: Tensor | None = None
     frustum_index: Tensor | None = None
+    frustums: int | None = None
     points: list[Tensor] | None = None
     rays: Rays | None = None
     tokens: list[str] = field(default_factory=list)
@@ -49,7 +55,7 @@ class OccBatch:
     @property
     def batch_size(self) -> int:
         """B."""
-        return self.images.shape[0]
+        return self.cameras.batch_size
 
     @property
     def input_wh(self) -> tuple[int, int]:
@@ -61,11 +67,27 @@ class OccBatch:
         indices = self.cameras.frame_indices(frame)
         if len(indices) == self.cameras.num_cameras:
             return self
-        there = indices.to(self.images.device)
-        views = ('images', 'image_sizes', 'depths', 'voxel_pixels', 'voxel_visible')
+        there = indices.to(self.cameras.ref2cam.device)
+        views = ('images', 'image_sizes', 'view_missing', 'depths', 'voxel_pixels', 'voxel_visible')
         taken = {name: None if (value := getattr(self, name)) is None else value[:, there] for name in views}
         originals = self.originals and [[images[i] for i in indices.tolist()] for images in self.originals]
         return replace(self, **taken, originals=originals, cameras=self.cameras.select(indices))
+
+    def samples(self, indices: Sequence[int]) -> 'OccBatch':
+        """The samples ``indices`` of the batch."""
+        indices = list(indices)
+        changed: dict = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                changed[item.name] = value[indices]
+            elif isinstance(value, list) and value:
+                changed[item.name] = [value[i] for i in indices]
+            elif isinstance(value, dict):
+                changed[item.name] = {name: part[indices] for name, part in value.items()}
+            elif isinstance(value, (Cameras, Rays)):
+                changed[item.name] = value.samples(indices)
+        return replace(self, **changed)
 
     def require_labels(self, reader: str) -> Tensor:
         """``labels``.

@@ -1,4 +1,4 @@
-"""The annotation, the prediction and the cameras of one key frame."""
+"""The annotation, the prediction and the names of one key frame, for metrics and pictures."""
 
 from mmengine.structures import BaseDataElement
 
@@ -12,13 +12,10 @@ class OccDataSample(BaseDataElement):
         mask_lidar (Tensor): (X, Y, Z) bool, voxel seen by the LiDAR.
         pred_occ (Tensor): (X, Y, Z) uint8 predicted class ids.
         pred_logits (Tensor): (C, X, Y, Z) predicted logits, if the model has ``keep_logits``.
-        voxel_pixels (Tensor): (N, P, 2) int64, column and row of each voxel centre in the *network* image, rounded; any value
-            where not visible. P voxels of the grid at a whole-number scale, flattened with z fastest.
-        voxel_visible (Tensor): (N, P) bool, the voxel centre is inside the image and in front of the camera.
-        frustum_index (Tensor): (X, Y, Z) int16, box of the first image that the voxel projects into, boxes numbered row by
-            row; -1 for none.
 
-    Meta information (numpy float32 unless said; N cameras in the order of ``cam_names``):
+    Networks and losses read none of it: their input is an ``OccBatch``.
+
+    Meta information (numpy float32 unless said; N cameras of the key frame in the order of ``cam_names``):
         ref2img: (N, 4, 4), reference frame (metres) -> (u*d, v*d, d, 1), u, v in pixels of the *network* image, after all
             augmentation.
         img_wh: (N, 2), width and height of the network images before padding, pixels.

@@ -1,5 +1,6 @@
 """Rays of a batch: what a ray marcher renders and what LiDAR measures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -52,6 +53,11 @@ class Rays:
     def num_rays(self) -> int:
         """R, with padding."""
         return self.origin.shape[1]
+
+    def samples(self, indices: Sequence[int]) -> 'Rays':
+        """The rays of the samples ``indices`` of the batch."""
+        indices = list(indices)
+        return Rays(**{f.name: None if (value := getattr(self, f.name)) is None else value[indices] for f in fields(self)})
 
     def to(self, *args: Any, **kwargs: Any) -> 'Rays':
         """The same rays with ``Tensor.to(*args, **kwargs)`` applied; numbers that are no floats only move."""

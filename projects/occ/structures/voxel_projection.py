@@ -89,7 +89,7 @@ def project_voxel_centres(
             raise ValueError(f'{name} must be a finite {shape} matrix of one camera, got {matrix.shape}: {matrix.tolist()}')
     if not np.allclose(cam2img[2], (0, 0, 1)):
         raise ValueError(f'cam2img must have the last row (0, 0, 1), got {cam2img[2].tolist()}')
-    centres = _centres(grid, voxel_scale)
+    centres = voxel_centres(grid, voxel_scale)
     x, y, z = ref2cam[:3, :3] @ centres.T.astype(np.float64) + ref2cam[:3, 3:]
     with np.errstate(divide='ignore', invalid='ignore'):
         columns = (cam2img[0, 0] * x + cam2img[0, 1] * y) / z + cam2img[0, 2]
@@ -124,8 +124,8 @@ def frustum_indices(projection: VoxelProjection, image_wh: tuple[int, int], frus
     return indices
 
 
-def _centres(grid: VoxelGrid, voxel_scale: int) -> np.ndarray:
-    """Voxel centres (P, 3) float32, z fastest."""
+def voxel_centres(grid: VoxelGrid, voxel_scale: int = 1) -> np.ndarray:
+    """Centres (P, 3) float32 of voxels ``voxel_scale`` times as long as those of ``grid``, metres, z fastest."""
     shape = scaled_shape(grid, voxel_scale)
     lower = np.float32(grid.lower).astype(np.float64)
     size = np.asarray(grid.voxel_size) * voxel_scale

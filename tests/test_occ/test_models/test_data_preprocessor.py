@@ -1,7 +1,9 @@
 """Tests of the batching of depth maps; images are tested with the segmentor."""
 
+import numpy as np
 import pytest
 import torch
+from occ_batches import with_cameras
 
 from projects.occ.models import OccDataPreprocessor
 from projects.occ.structures import OccDataSample
@@ -12,7 +14,8 @@ def batch(*sizes, depth=True):
     inputs = dict(img=[torch.randint(0, 256, (2, 3, h, w), dtype=torch.uint8) for h, w in sizes])
     if depth:
         inputs['depth'] = [1 + torch.rand(2, h, w) for h, w in sizes]
-    return dict(inputs=inputs, data_samples=[OccDataSample() for _ in sizes])
+    meta = dict(ref2img=np.eye(4)[None].repeat(2, 0), img_wh=np.full((2, 2), 4.0))
+    return with_cameras(dict(inputs=inputs, data_samples=[OccDataSample(metainfo=meta) for _ in sizes]))
 
 
 @pytest.fixture
@@ -24,20 +27,21 @@ def test_depth_is_padded_like_the_images(preprocessor):
     data = batch((5, 6), (3, 7))
     maps = [depth.clone() for depth in data['inputs']['depth']]
     out = preprocessor(data)['inputs']
-    assert out['imgs'].shape == (2, 2, 3, 8, 8) and out['depths'].shape == (2, 2, 8, 8)
-    assert out['depths'].dtype == torch.float32
-    assert torch.equal(out['depths'][0, :, :5, :6], maps[0]) and torch.equal(out['depths'][1, :, :3, :7], maps[1])
-    assert out['depths'][0, :, 5:].sum() == 0 and out['depths'][1, :, :, 7:].sum() == 0
+    assert out.images.shape == (2, 2, 3, 8, 8) and out.depths.shape == (2, 2, 8, 8)
+    assert out.depths.dtype == torch.float32
+    assert torch.equal(out.depths[0, :, :5, :6], maps[0]) and torch.equal(out.depths[1, :, :3, :7], maps[1])
+    assert out.depths[0, :, 5:].sum() == 0 and out.depths[1, :, :, 7:].sum() == 0
 
 
 def test_without_depth_there_is_none(preprocessor):
-    assert set(preprocessor(batch((4, 4), depth=False))['inputs']) == {'imgs'}
+    out = preprocessor(batch((4, 4), depth=False))['inputs']
+    assert out.images.shape == (1, 2, 3, 4, 4) and out.depths is None and out.labels is None and out.masks == {}
 
 
 def test_depth_of_another_size_is_refused(preprocessor):
     data = batch((4, 4))
     data['inputs']['depth'][0] = data['inputs']['depth'][0][:1]
-    with pytest.raises(ValueError, match=r'one \(N, H, W\) map stack per sample.*\(\(1, 4, 4\), \(2, 4, 4\)\)'):
+    with pytest.raises(ValueError, match=r'one \(V, H, W\) map stack per sample.*\(\(1, 4, 4\), \(2, 4, 4\)\)'):
         preprocessor(data)
 
 

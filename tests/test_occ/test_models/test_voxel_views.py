@@ -1,11 +1,13 @@
-"""Projections of voxels computed from the cameras of samples."""
+"""Projections of voxels computed from the cameras of a batch."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from projects.occ.models.voxel_views import image_intrinsics, project_grid, sample_frustum_index
-from projects.occ.structures import OccDataSample, VoxelGrid, frustum_indices, project_voxel_centres
+from projects.occ.models.voxel_views import frustum_index, project_grid
+from projects.occ.structures import Cameras, OccBatch, VoxelGrid, frustum_indices, project_voxel_centres
 
 GRID = VoxelGrid((0, -4, -2, 8, 4, 2), 1, (8, 8, 4), 'lidar', free_index=0, class_names=('free', 'car'))
 REF2CAM = np.float32([[0, -1, 0, 0.1], [0, 0, -1, 0.2], [1, 0, 0, 0.3], [0, 0, 0, 1]])
@@ -13,57 +15,45 @@ CAM2IMG = np.float32([[20, 0, 15.5], [0, 21, 10.25], [0, 0, 1]])
 SIZE = (32, 20)
 
 
-def sample(num_cams=1, scale=1.0, **fields):
-    padded = np.eye(4, dtype=np.float32)
-    padded[:3, :3] = np.diag([scale, scale, 1]).astype(np.float32) @ CAM2IMG
+def make_batch(num_cams=1, scales=(1.0,), **fields):
+    """A batch whose network images are ``scales`` times as large as the originals."""
     shifts = np.repeat(np.eye(4, dtype=np.float32)[None], num_cams, 0)
     shifts[:, 0, 3] = np.arange(num_cams)
-    ref2cam = shifts @ REF2CAM
-    element = OccDataSample(**fields)
-    element.set_metainfo(
-        dict(
-            ref2cam=ref2cam,
-            cam2img=np.repeat(CAM2IMG[None], num_cams, 0),
-            ref2img=padded @ ref2cam,
-            img_wh=np.float32([[n * scale for n in SIZE]] * num_cams),
-            token='a',
-        )
-    )
-    return element
-
-
-def batched(*samples):
-    return {
-        key: torch.from_numpy(np.stack([s.metainfo[key] for s in samples])) for key in samples[0].metainfo if key != 'token'
-    }
+    ref2cam = torch.from_numpy(shifts @ REF2CAM).expand(len(scales), num_cams, 4, 4)
+    lead = ref2cam.shape[:2]
+    sizes = torch.tensor(SIZE).expand(*lead, 2)
+    factors = torch.tensor(scales)
+    warp = torch.stack([torch.diag(torch.tensor([s, s, 1.0])) for s in scales])[:, None].expand(*lead, 3, 3)
+    cameras = Cameras(ref2cam, torch.from_numpy(CAM2IMG).expand(*lead, 3, 3), sizes, warp=warp)
+    return OccBatch(cameras, image_sizes=sizes * factors[:, None, None], tokens=['a'], **fields)
 
 
 def test_every_sample_and_camera_has_its_projection():
-    cameras = batched(sample(2), sample(2, scale=2.0))
-    intrinsics = image_intrinsics(cameras)
-    assert np.array_equal(intrinsics[0, 1], CAM2IMG.astype(np.float64))
-    np.testing.assert_allclose(intrinsics[1, 0], np.diag([2, 2, 1]) @ CAM2IMG, rtol=1e-6)
-    pixels, visible = project_grid(GRID, cameras, 2)
+    batch = make_batch(2, (1.0, 2.0))
+    pixels, visible = project_grid(GRID, batch.cameras, batch.image_sizes, 2)
     assert pixels.shape == (2, 2, 4 * 4 * 2, 2) and pixels.dtype == torch.int64 and visible.dtype == torch.bool
-    for view in (0, 1):
-        expected = project_voxel_centres(GRID, cameras['ref2cam'][0, view].numpy(), CAM2IMG, SIZE, 2)
-        assert np.array_equal(pixels[0, view], expected.pixels) and np.array_equal(visible[0, view], expected.visible)
-    assert torch.equal(visible[0], visible[1]) and not torch.equal(pixels[0], pixels[1])
+    for sample, scale in enumerate((1.0, 2.0)):
+        intrinsics = np.diag([scale, scale, 1]) @ CAM2IMG
+        size = tuple(int(n * scale) for n in SIZE)
+        for view in (0, 1):
+            expected = project_voxel_centres(GRID, batch.cameras.ref2cam[sample, view].numpy(), intrinsics, size, 2)
+            assert np.array_equal(visible[sample, view], expected.visible)
+            seen = expected.visible
+            assert np.array_equal(pixels[sample, view][seen], expected.pixels[seen])
 
 
-def test_frustums_are_taken_from_the_sample_or_computed():
-    own = torch.zeros(8, 8, 4, dtype=torch.int16)
-    assert sample_frustum_index(sample(frustum_index=own), GRID, 4) is own
+def test_frustums_are_taken_from_the_batch_or_computed():
+    own = torch.zeros(1, 8, 8, 4, dtype=torch.int16)
+    assert frustum_index(make_batch(frustum_index=own, frustums=4), GRID, 4) is own
     projection = project_voxel_centres(GRID, REF2CAM, CAM2IMG, SIZE)
-    computed = sample_frustum_index(sample(), GRID, 4)
-    assert computed.shape == GRID.shape and computed.max() > 3
+    computed = frustum_index(make_batch(), GRID, 4)
+    assert computed.shape == (1, *GRID.shape) and computed.max() > 3
     assert np.array_equal(computed.flatten(), frustum_indices(projection, SIZE, 4))
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='meant for one camera, sample a has 2; set it to 0'):
-        sample_frustum_index(sample(2), GRID, 4)
-    cameras = batched(sample())
-    del cameras['cam2img']
-    with pytest.raises(ValueError, match="needs the cameras of a sample, but .'cam2img'. is missing; add it to meta_keys"):
-        image_intrinsics(cameras)
+    with pytest.raises(ValueError, match='meant for one camera.*a.*set it to 0'):
+        frustum_index(make_batch(2), GRID, 4)
+    given = replace(make_batch(), frustum_index=torch.zeros(1, 8, 8, 4), frustums=8)
+    with pytest.raises(ValueError, match='8 boxes per side.*loss_occ.frustums is 4'):
+        frustum_index(given, GRID, 4)

@@ -113,7 +113,8 @@ def test_cameras_travel_between_processes():
         (dict(warp=torch.eye(3)), 'warp'),
         (dict(ref2cam=torch.full((2, 3, 4, 4), torch.nan)), 'finite'),
         (dict(K=-torch.eye(3).repeat(2, 3, 1, 1)), 'focal lengths'),
-        (dict(K=(torch.eye(3) + 0.1).repeat(2, 3, 1, 1)), 'skew'),
+        (dict(K=(torch.eye(3) + 0.1).repeat(2, 3, 1, 1)), 'last row'),
+        (dict(K=torch.tensor([[2.0, 0.5, 1], [0, 2, 1], [0, 0, 1]]).repeat(2, 3, 1, 1)), 'skew'),
         (dict(ref2cam=make().ref2cam.mT.contiguous()), 'transposed'),
     ],
 )
@@ -127,3 +128,5 @@ def test_what_cannot_be_a_camera_is_refused(change, name):
 def test_good_cameras_pass():
     cameras = make()
     assert cameras.checked() is cameras
+    skewed = make(K=torch.tensor([[2.0, 0.5, 1], [0, 2, 1], [0, 0, 1]]).repeat(2, 3, 1, 1))
+    assert skewed.checked(skew=True) is skewed

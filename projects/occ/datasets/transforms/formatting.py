@@ -5,20 +5,26 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from projects.occ.structures import OccDataSample
+from projects.occ.structures import Cameras, OccDataSample
 
-_ARRAY_META = ('ref2img', 'img_wh', 'ref2cam', 'cam2img', 'ori_img_wh')
+# What pictures and metrics look through; matrices of the key frame.
+_CAMERA_META = ('ref2img', 'img_wh', 'ref2cam', 'cam2img', 'ori_img_wh')
 _FLOAT64_META = ('lidar2ego', 'ego2global')
-_PLAIN_META = ('cam_names', 'img_paths', 'token', 'scene_name', 'frame_idx', 'lidar_path')
+_VIEW_META = ('cam_names', 'img_paths')
+_PLAIN_META = ('token', 'scene_name', 'frame_idx', 'lidar_path')
+# Tables for the network alone, see LoadVoxelProjections.
+_TABLES = dict(voxel_pixels=np.int64, voxel_visible=bool, frustum_index=np.int16)
 
 
 @TRANSFORMS.register_module()
 class PackOccInputs(BaseTransform):
-    """Packs images, labels and cameras.
+    """Packs what is there: images, cameras, labels, depth maps and tables.
 
-    The result is ``dict(inputs=dict(img=(N, 3, H, W) uint8 or float32 BGR), data_samples=OccDataSample)`` with the fields and
-    the meta information that :class:`OccDataSample` lists; labels and voxel projections only if they were loaded. Depth maps,
-    if loaded, are ``inputs['depth']``, (N, H, W) float32, metres, 0 = none.
+    The result is ``dict(inputs=..., data_samples=OccDataSample)``. ``inputs`` holds what a network or a supervision may see,
+    and becomes an ``OccBatch`` in the data preprocessor: ``img`` (V, 3, H, W) uint8 or float32 BGR; ``cameras``, a
+    :class:`Cameras` of one sample, float64; ``img_wh`` (V, 2) float32; and as far as they were loaded ``depth`` (V, H, W)
+    float32, metres, 0 = none, ``voxel_pixels``, ``voxel_visible``, ``frustum_index`` and ``frustums``. The data sample holds
+    labels, masks, names and the cameras of the key frame, for metrics and pictures; see :class:`OccDataSample`.
 
     Args:
         extra_meta_keys: Further keys of the pipeline's dict to keep as meta information.
@@ -42,26 +48,52 @@ class PackOccInputs(BaseTransform):
                 f'{listed}; put ResizeCropFlipImages into the pipeline'
             )
         stacked = np.stack([image.transpose(2, 0, 1) for image in images])
+        inputs = dict(
+            img=torch.from_numpy(np.ascontiguousarray(stacked)),
+            cameras=self._cameras(results),
+            img_wh=torch.from_numpy(np.asarray(results['img_wh'], dtype=np.float32)),
+        )
+        if 'depth' in results:
+            inputs['depth'] = self._depth(results)
+        if 'view_missing' in results:
+            inputs['view_missing'] = torch.from_numpy(np.asarray(results['view_missing'], dtype=bool))
+        for key, dtype in _TABLES.items():
+            if key in results:
+                inputs[key] = torch.from_numpy(np.ascontiguousarray(results[key], dtype=dtype))
+        if 'frustums' in results:
+            inputs['frustums'] = int(results['frustums'])
+        return dict(inputs=inputs, data_samples=self._sample(results))
+
+    def _sample(self, results: dict) -> OccDataSample:
         sample = OccDataSample()
         if 'gt_occ' in results:
             sample.gt_occ = torch.from_numpy(np.ascontiguousarray(results['gt_occ'], dtype=np.uint8))
         for key in ('mask_camera', 'mask_lidar'):
             if key in results:
                 setattr(sample, key, torch.from_numpy(np.ascontiguousarray(results[key], dtype=bool)))
-        if 'voxel_pixels' in results:
-            sample.voxel_pixels = torch.from_numpy(np.ascontiguousarray(results['voxel_pixels'], dtype=np.int64))
-            sample.voxel_visible = torch.from_numpy(np.ascontiguousarray(results['voxel_visible'], dtype=bool))
-        if 'frustum_index' in results:
-            sample.frustum_index = torch.from_numpy(np.ascontiguousarray(results['frustum_index'], dtype=np.int16))
-        meta = {key: np.asarray(results[key], dtype=np.float32) for key in _ARRAY_META}
+        # pictures and metrics look at the key frame, whose views come first
+        views = len(results['img']) if 'frame' not in results else int((np.asarray(results['frame']) == 0).sum())
+        meta = {key: np.asarray(results[key], dtype=np.float32)[:views] for key in _CAMERA_META}
+        meta.update({key: results[key][:views] for key in _VIEW_META if key in results})
         meta.update({key: np.asarray(results[key], dtype=np.float64) for key in _FLOAT64_META if key in results})
         meta.update({key: results[key] for key in _PLAIN_META if key in results})
         meta.update({key: results[key] for key in self.extra_meta_keys})
         sample.set_metainfo(meta)
-        inputs = dict(img=torch.from_numpy(np.ascontiguousarray(stacked)))
-        if 'depth' in results:
-            inputs['depth'] = self._depth(results)
-        return dict(inputs=inputs, data_samples=sample)
+        return sample
+
+    @staticmethod
+    def _cameras(results: dict) -> Cameras:
+        def matrices(key: str) -> torch.Tensor:
+            return torch.from_numpy(np.array(results[key], dtype=np.float64))[None]
+
+        return Cameras(
+            ref2cam=matrices('ref2cam'),
+            K=matrices('cam2img'),
+            sizes=torch.from_numpy(np.rint(results['ori_img_wh']).astype(np.int64))[None],
+            frame=torch.from_numpy(np.asarray(results['frame'], dtype=np.int64)) if 'frame' in results else None,
+            warp=matrices('warp') if 'warp' in results else None,
+            network_projection=matrices('ref2img'),
+        )
 
     @staticmethod
     def _depth(results: dict) -> torch.Tensor:

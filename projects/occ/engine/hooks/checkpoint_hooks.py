@@ -122,16 +122,16 @@ class CheckpointKeyHook(Hook):
     Args:
         strict: Stop unless all entries fit. If False (initialising a training from other weights), differences are logged and
             only a checkpoint without any fitting entry stops the run. Resuming is always strict.
-        interchangeable: Prefixes of entries that may be absent on either side: checkpoints trained with and without rendering
-            supervision interchange.
+        interchangeable: Prefixes of entries that may be absent on either side; None asks the model for the parts that only
+            training uses, so that checkpoints trained with and without rendering supervision interchange.
     """
 
     # after hooks that exchange weights (EMA)
     priority = 'LOW'
 
-    def __init__(self, strict: bool = False, interchangeable: tuple[str, ...] = ('aggregator.',)) -> None:
+    def __init__(self, strict: bool = False, interchangeable: tuple[str, ...] | None = None) -> None:
         self.strict = strict
-        self.interchangeable = tuple(interchangeable)
+        self.interchangeable = interchangeable
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Checks the keys and removes the entries that the model has no use for.
@@ -141,7 +141,10 @@ class CheckpointKeyHook(Hook):
         """
         weights = weights_of(checkpoint)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        report = compare_keys(weights, model.state_dict(), self.interchangeable)
+        prefixes = self.interchangeable
+        if prefixes is None:
+            prefixes = getattr(model, 'training_only_prefixes', ())
+        report = compare_keys(weights, model.state_dict(), prefixes)
 
         if report.skipped:
             runner.logger.info(f'Skipped entries that only training uses ({self._one_side(report.skipped, weights)})')

@@ -2,7 +2,7 @@
 
 from .camera_rebatch import CameraRebatch
 from .deformable_sampling import deformable_sampling, star_directions
-from .projection import check_cameras, project_points
+from .projection import project_points
 from .recompute import recompute
 
-__all__ = ['CameraRebatch', 'check_cameras', 'deformable_sampling', 'project_points', 'recompute', 'star_directions']
+__all__ = ['CameraRebatch', 'deformable_sampling', 'project_points', 'recompute', 'star_directions']

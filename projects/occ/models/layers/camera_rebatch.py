@@ -1,5 +1,8 @@
 """Lists of the queries that each camera sees."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 
@@ -11,17 +14,26 @@ class CameraRebatch:
 
     Args:
         seen: (B, N, Q) bool, True where camera n of sample b sees query q.
+        lengths: Length of the longest list and number of entries of all lists, if they are known; else a GPU is waited for. See
+            :meth:`of_levels`.
 
     Attributes:
         length: Length L of the longest list, at least 1.
     """
 
-    def __init__(self, seen: Tensor) -> None:
+    def __init__(self, seen: Tensor, lengths: tuple[int, int] | None = None) -> None:
         self.batch_size, self.num_cams, self.num_queries = seen.shape
-        self.length = max(int(seen.sum(-1).max()), 1)
-        self._sample, self._camera, self._query = seen.nonzero(as_tuple=True)
-        self._rank = (seen.cumsum(-1) - 1)[seen]
+        longest, total = _lengths([seen])[0] if lengths is None else lengths
+        self.length = max(longest, 1)
+        # the size is known, so nothing is waited for
+        self._sample, self._camera, self._query = torch.nonzero_static(seen, size=total).unbind(1)
+        self._rank = (seen.cumsum(-1) - 1)[self._sample, self._camera, self._query]
         self._num_seeing = seen.sum(1).clamp(min=1).unsqueeze(-1)
+
+    @classmethod
+    def of_levels(cls, seen: Sequence[Tensor]) -> list['CameraRebatch']:
+        """One packing for each (B, N, Q_l) mask; a GPU is waited for once, not once per level."""
+        return [cls(mask, lengths) for mask, lengths in zip(seen, _lengths(seen), strict=True)]
 
     def _pad(self, rows: Tensor) -> Tensor:
         packed = rows.new_zeros(self.batch_size, self.num_cams, self.length, *rows.shape[1:])
@@ -57,3 +69,10 @@ class CameraRebatch:
         """
         rows = packed.unflatten(0, (self.batch_size, self.num_cams))[self._sample, self._camera, self._rank]
         return queries.index_put((self._sample, self._query), rows.to(queries.dtype))
+
+
+def _lengths(seen: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Longest list and number of entries of every mask, in one transfer."""
+    counts = [mask.sum(-1).flatten() for mask in seen]
+    numbers = torch.stack([number for count in counts for number in (count.max(), count.sum())]).tolist()
+    return list(zip(numbers[::2], numbers[1::2], strict=True))

@@ -1,43 +1,11 @@
 """Reference points of the voxel frame seen by the cameras."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 MIN_DEPTH = 1e-5
-
-
-def check_cameras(cameras: Mapping[str, Any], batch_size: int, num_cams: int) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Checks the camera part of a network's input and unpacks it.
-
-    Args:
-        cameras: ``ref2img`` (B, N, 4, 4), reference frame (metres) -> (u*d, v*d, d, 1) with u, v in pixels of the network
-            image; ``img_wh`` (B, N, 2), width and height of every image before padding, pixels; ``input_wh`` (W, H) of the
-            padded network image, pixels.
-        batch_size: B, taken from the image features.
-        num_cams: N that the network was built for.
-
-    Returns:
-        ``ref2img`` and ``img_wh`` as float32 and ``input_wh`` as two floats.
-
-    Raises:
-        ValueError: If a key is missing, or a shape fits neither the features nor ``num_cams``.
-    """
-    missing = [key for key in ('ref2img', 'img_wh', 'input_wh') if key not in cameras]
-    if missing:
-        raise ValueError(f'cameras must hold ref2img, img_wh and input_wh, but {missing} is missing; got {sorted(cameras)}')
-    ref2img, img_wh = cameras['ref2img'].float(), cameras['img_wh'].float()
-    if ref2img.shape != (batch_size, num_cams, 4, 4):
-        raise ValueError(
-            f'cameras.ref2img must be (B, N, 4, 4) = {(batch_size, num_cams, 4, 4)}, got {tuple(ref2img.shape)}; '
-            'N must equal model.view_encoder.num_cams, and B the batch size of the images'
-        )
-    if img_wh.shape != (batch_size, num_cams, 2):
-        raise ValueError(f'cameras.img_wh must be (B, N, 2) = {(batch_size, num_cams, 2)}, got {tuple(img_wh.shape)}')
-    width, height = cameras['input_wh']
-    return ref2img, img_wh, (float(width), float(height))
 
 
 def project_points(

@@ -60,12 +60,13 @@ def test_tables_are_those_of_the_functions():
 
 
 def test_tables_are_packed():
-    sample = PackOccInputs()(LoadVoxelProjections()(frame()))['data_samples']
-    assert sample.voxel_pixels.dtype == torch.int64 and sample.voxel_pixels.shape == (1, 32, 2)
-    assert sample.voxel_visible.dtype == torch.bool and sample.voxel_visible.shape == (1, 32)
-    assert sample.frustum_index.dtype == torch.int16 and sample.frustum_index.shape == (8, 8, 4)
-    sample = PackOccInputs()(LoadVoxelProjections(frustums=None)(frame()))['data_samples']
-    assert 'frustum_index' not in sample and 'voxel_visible' in sample
+    inputs = PackOccInputs()(LoadVoxelProjections()(frame()))['inputs']
+    assert inputs['voxel_pixels'].dtype == torch.int64 and inputs['voxel_pixels'].shape == (1, 32, 2)
+    assert inputs['voxel_visible'].dtype == torch.bool and inputs['voxel_visible'].shape == (1, 32)
+    assert inputs['frustum_index'].dtype == torch.int16 and inputs['frustum_index'].shape == (8, 8, 4)
+    assert inputs['frustums'] == 8
+    inputs = PackOccInputs()(LoadVoxelProjections(frustums=None)(frame()))['inputs']
+    assert 'frustum_index' not in inputs and 'frustums' not in inputs and 'voxel_visible' in inputs
 
 
 def test_resized_images_move_the_pixels():

@@ -1,9 +1,8 @@
-"""Projection of reference points and the checks of the camera input."""
+"""Projection of reference points."""
 
-import pytest
 import torch
 
-from projects.occ.models.layers import check_cameras, project_points
+from projects.occ.models.layers import project_points
 
 FORWARD_IS_X = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
@@ -65,33 +64,3 @@ def test_autocast_does_not_round_metres():
         positions, _ = project_points(points, ref2img, size)
     assert positions.dtype == torch.float32
     assert torch.equal(positions, expected)
-
-
-def cameras(batch_size=2, num_cams=3):
-    return dict(
-        ref2img=torch.eye(4).expand(batch_size, num_cams, 4, 4), img_wh=torch.ones(batch_size, num_cams, 2), input_wh=(64, 32)
-    )
-
-
-def test_check_cameras_unpacks():
-    ref2img, img_wh, input_wh = check_cameras(cameras(), 2, 3)
-    assert ref2img.shape == (2, 3, 4, 4) and img_wh.shape == (2, 3, 2) and input_wh == (64.0, 32.0)
-
-
-@pytest.mark.parametrize(
-    'change, text',
-    [
-        (dict(ref2img=torch.zeros(2, 6, 4, 4)), r'\(2, 3, 4, 4\), got \(2, 6, 4, 4\).*num_cams'),
-        (dict(img_wh=torch.ones(1, 3, 2)), r'img_wh must be .*\(2, 3, 2\), got \(1, 3, 2\)'),
-    ],
-)
-def test_check_cameras_says_what_is_wrong(change, text):
-    with pytest.raises(ValueError, match=text):
-        check_cameras(dict(cameras(), **change), 2, 3)
-
-
-def test_check_cameras_names_missing_keys():
-    given = cameras()
-    del given['img_wh']
-    with pytest.raises(ValueError, match=r"\['img_wh'\] is missing"):
-        check_cameras(given, 2, 3)

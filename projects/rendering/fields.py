@@ -1,4 +1,4 @@
-"""Voxel logits and features to one Gaussian per voxel (GaussRender, arXiv 2502.05040, section "Gaussian voxels")."""
+"""From the output of a network to the field that renderers look at."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,34 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import OccField, OccPrediction, VoxelGrid, free_background
 
 OPACITY_CURVES = ('compatible', 'continuous')
 # a logit this far below the others has a softmax of exactly 0 in float32
 ABSENT_LOGIT = -1e4
-
-
-@dataclass
-class Gaussians:
-    """One Gaussian per voxel for a batch of scenes; N = X * Y * Z voxels, flattened with z fastest.
-
-    Attributes:
-        means: (B, N, 3), voxel centres, metres, frame of the grid.
-        scales: (B, N, 3), standard deviations, metres.
-        quats: (B, N, 4), unit quaternions w, x, y, z.
-        opacities: (B, N), in [0, 1].
-        features: (B, N, C), class *logits*; the renderer turns them into probabilities.
-        keep: (B, N) bool, Gaussians that take part at all, or None for all of them.
-        isotropic: The three scales of every Gaussian are equal, so that ``quats`` change nothing and are not rendered.
-    """
-
-    means: Tensor
-    scales: Tensor
-    quats: Tensor
-    opacities: Tensor
-    features: Tensor
-    keep: Tensor | None = None
-    isotropic: bool = False
 
 
 @dataclass
@@ -76,11 +53,11 @@ def as_grid(grid: VoxelGrid | Mapping[str, Any], num_classes: int | None) -> tup
     return grid, grid.num_classes
 
 
-def check_logits(logits: Tensor, grid: VoxelGrid) -> None:
-    """Checks shape and finiteness of full-resolution class logits.
+def check_shape(logits: Tensor, grid: VoxelGrid) -> None:
+    """Checks the shape of full-resolution class logits.
 
     Raises:
-        ValueError: If ``logits`` is not (B, C, X, Y, Z) with the classes and shape of the grid, or holds NaN or +inf.
+        ValueError: If ``logits`` is not (B, C, X, Y, Z) with the classes and shape of the grid.
     """
     if logits.dim() != 5 or tuple(logits.shape[2:]) != grid.shape:
         raise ValueError(
@@ -92,6 +69,15 @@ def check_logits(logits: Tensor, grid: VoxelGrid) -> None:
             f'logits have {logits.shape[1]} channels, but the grid names {grid.num_classes} classes; '
             'set the number of classes of the head to len(grid.class_names)'
         )
+
+
+def check_logits(logits: Tensor, grid: VoxelGrid) -> None:
+    """Checks shape and finiteness of full-resolution class logits; a GPU is waited for.
+
+    Raises:
+        ValueError: If ``logits`` is not (B, C, X, Y, Z) with the classes and shape of the grid, or holds NaN or +inf.
+    """
+    check_shape(logits, grid)
     # one comparison catches NaN and +inf and lets -inf (a masked class) pass
     if not bool((logits < float('inf')).all()):
         raise ValueError(
@@ -100,13 +86,13 @@ def check_logits(logits: Tensor, grid: VoxelGrid) -> None:
         )
 
 
-class VoxelsToGaussians(nn.Module):
-    """Makes one Gaussian at the centre of every voxel.
+class ClassLogitsField(nn.Module):
+    """The field of a network that predicts class logits, the free class among them (GaussRender, arXiv 2502.05040).
 
-    With ``feat_channels`` an MLP reads opacity (and, if wanted, colour, scale and rotation) from the voxel features. Without it
-    everything comes from the logits: colours are the logits, opacity falls with the probability of free space, scales are
-    constant, rotations the identity. The defaults are the setting of the published runs: fixed centre, fixed isotropic scale,
-    colour = class logits, opacity = learned.
+    Features are the class probabilities, the background is the free class. With ``feat_channels`` an MLP reads opacity (and, if
+    wanted, colour, scale and rotation of a Gaussian) from the voxel features. Without it everything comes from the logits:
+    opacity falls with the probability of free space, scales are the renderer's. The defaults are the setting of the published
+    runs: fixed centre, fixed isotropic scale, colour = class logits, opacity = learned.
 
     Parameter names and shapes of the decoder equal those of the original (``mlp_coarse.{0,2,4}.{weight,bias}``). It also has
     three outputs for an offset from the voxel centre, which the method never applies: the means are the voxel centres.
@@ -186,68 +172,52 @@ class VoxelsToGaussians(nn.Module):
         """Decoder outputs per voxel in order: offset (never applied), colour, opacity, scaling, rotation."""
         return 3, self.num_classes, 1, 3, 4
 
-    def forward(self, logits: Tensor, voxel_feats: Tensor | None = None, hard_opacity: bool | None = None) -> Gaussians:
-        """Turns a batch of voxel grids into Gaussians.
+    def forward(self, prediction: OccPrediction, hard_opacity: bool | None = None) -> OccField:
+        """Turns a prediction into a field.
 
         Args:
-            logits: (B, C, X, Y, Z), class logits at full resolution, axes of the reference frame.
-            voxel_feats: (B, F, X, Y, Z), features that the decoder reads; needed if and only if it has one.
+            prediction: Full-resolution logits (B, C, X, Y, Z), axes of the reference frame, and the voxel features (B, F, X, Y,
+                Z) that the decoder reads. Without a decoder the features are not looked at.
             hard_opacity: Replaces the switch ``overwrite_opacity`` for this call; None keeps it.
 
         Returns:
-            Gaussians: Float32 (float64 for float64 logits), gradients to logits and features where the switches allow them.
+            OccField: Float32 (float64 for float64 logits), gradients to logits and features where the switches allow them.
 
         Raises:
-            ValueError: If shapes or channel counts are wrong, features are missing or unexpected, or logits are not finite.
+            ValueError: If shapes or channel counts are wrong, or features are missing.
         """
+        logits, grid = prediction.logits[-1], self.grid
+        check_shape(logits, grid)
         with torch.autocast(device_type=logits.device.type, enabled=False):
-            flat, decoded = self._flatten(logits, voxel_feats)
-            batch, num, _ = flat.shape
-            dtype, device = flat.dtype, flat.device
-            features = flat if self.transfer_colors or decoded is None else decoded.colors
-            opacities = self._opacities(flat, features, decoded, hard_opacity)
+            flat, decoded = self._flatten(logits, prediction.voxel_feats)
+            scores = flat if self.transfer_colors or decoded is None else decoded.colors
+            opacity = self._opacities(flat, scores, decoded, hard_opacity)
             keep = None
             if self.mask_elements:
-                keep = flat.argmax(-1) != self.grid.free_index
-                free = F.one_hot(torch.tensor(self.grid.free_index, device=device), self.num_classes).bool()
-                features = features.masked_fill(free, ABSENT_LOGIT)
+                keep = flat.argmax(-1) != grid.free_index
+                free = F.one_hot(torch.tensor(grid.free_index, device=flat.device), self.num_classes).bool()
+                scores = scores.masked_fill(free, ABSENT_LOGIT)
             isotropic = self.overwrite_scales or decoded is None
-            if isotropic:
-                scales = flat.new_full((1, 1, 3), self.gaussian_scale).expand(batch, num, 3)
-            else:
-                scales = decoded.scales
-            if self.overwrite_rotations or decoded is None:
-                quats = flat.new_tensor((1.0, 0.0, 0.0, 0.0)).expand(batch, num, 4)
-            else:
-                quats = decoded.quats
-            means = self.grid.centers(device, torch.float64).to(dtype).view(1, num, 3).expand(batch, num, 3)
-            return Gaussians(means, scales, quats, opacities, features, keep, isotropic)
 
-    def predict_opacities(self, logits: Tensor, voxel_feats: Tensor | None = None) -> Tensor:
-        """Opacity of every voxel under the configured switches.
+            def volume(rows: Tensor) -> Tensor:
+                return rows.unflatten(1, grid.shape)
 
-        Args:
-            logits: (B, C, X, Y, Z).
-            voxel_feats: (B, F, X, Y, Z) or None, as in :meth:`forward`.
-
-        Returns:
-            (B, X, Y, Z), in [0, 1].
-        """
-        with torch.autocast(device_type=logits.device.type, enabled=False):
-            flat, decoded = self._flatten(logits, voxel_feats)
-            features = flat if self.transfer_colors or decoded is None else decoded.colors
-            return self._opacities(flat, features, decoded, None).view(-1, *self.grid.shape)
+            return OccField(
+                grid=grid,
+                opacity=volume(opacity),
+                # (B, N, C) in memory: renderers gather whole rows
+                features=volume(scores.softmax(-1)).movedim(-1, 1),
+                background=free_background(grid, flat.device, flat.dtype),
+                scales=None if isotropic else volume(decoded.scales),
+                # rotating an isotropic Gaussian only adds rounding, and a gradient of zero that is costly to compute
+                quats=None if isotropic or self.overwrite_rotations else volume(decoded.quats),
+                keep=None if keep is None else volume(keep),
+            )
 
     def _flatten(self, logits: Tensor, voxel_feats: Tensor | None) -> tuple[Tensor, DecodedVoxels | None]:
-        """Checks the input; logits as (B, N, C) and the decoder's outputs, if there is a decoder."""
-        check_logits(logits, self.grid)
+        """Logits as (B, N, C) and the decoder's outputs, if there is a decoder."""
         flat = logits.flatten(2).transpose(1, 2).to(compute_dtype(logits))
         if self.mlp_coarse is None:
-            if voxel_feats is not None:
-                raise ValueError(
-                    f'got voxel_feats of shape {tuple(voxel_feats.shape)}, but no decoder was built to read them; '
-                    f'set gaussians.feat_channels={voxel_feats.shape[1]} or pass voxel_feats=None'
-                )
             return flat, None
         expected = (logits.shape[0], self.feat_channels, *self.grid.shape)
         if voxel_feats is None or tuple(voxel_feats.shape) != expected:

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from gaussian_rasterization import backends
-from projects.gaussrender import renderer
-from projects.gaussrender.cameras import CameraBatch
-from projects.gaussrender.gaussians import VoxelsToGaussians
-from projects.gaussrender.renderer import GaussianRenderer, labels_from_points, visible_voxels
-from projects.occ.structures import VoxelGrid
+from projects.gaussrender import CameraBatch
+from projects.occ.structures import OccField, OccPrediction, VoxelGrid
+from projects.rendering import splat
+from projects.rendering.fields import ClassLogitsField
+from projects.rendering.splat import SplatRenderer, visible_voxels
+from projects.rendering.targets import labels_from_points
 
 BACKGROUND = np.array([0.0, 0, 0, 1])
 
@@ -24,6 +25,10 @@ def visible_numpy(centers, ref2cam, K, width, height):
     x, y, z = (centers @ ref2cam[:3, :3].T + ref2cam[:3, 3]).T
     u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
     return (z > 0) & (u > 0.5) & (u < width - 0.5) & (v > 0.5) & (v < height - 0.5)
+
+
+def field_of(grid, logits, feats=None, **switches):
+    return ClassLogitsField(grid, **switches)(OccPrediction([logits], feats))
 
 
 def matrices(cameras, b, n):
@@ -51,25 +56,21 @@ class TestVisibility:
 
 
 def test_rendering_does_not_depend_on_the_device_of_the_import(monkeypatch, grid, cameras, logits):
-    spec = importlib.util.spec_from_file_location('projects.gaussrender.imported_on_meta', renderer.__file__)
+    spec = importlib.util.spec_from_file_location('projects.rendering.imported_on_meta', splat.__file__)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     with torch.device('meta'):
         spec.loader.exec_module(module)
-    gaussians = VoxelsToGaussians(grid)(logits)
-    labels = logits.argmax(1)
-    for render in (lambda r: r(gaussians, cameras), lambda r: r.render_labels(labels, cameras)):
-        ours, theirs = (render(kind(grid)) for kind in (module.GaussianRenderer, GaussianRenderer))
-        assert torch.equal(ours.sem, theirs.sem) and torch.equal(ours.depth, theirs.depth)
+    for field in (field_of(grid, logits), OccField.from_labels(logits.argmax(1), VoxelGrid.build(grid))):
+        ours, theirs = (kind(grid)(field, cameras) for kind in (module.SplatRenderer, SplatRenderer))
+        assert torch.equal(ours.features, theirs.features) and torch.equal(ours.depth, theirs.depth)
 
 
 class TestPrediction:
     @pytest.mark.parametrize('mask_elements', [False, True])
     def test_against_numpy(self, grid, centers, cameras, logits, reference_splat, mask_elements):
-        gaussians = VoxelsToGaussians(grid, mask_elements=mask_elements)(logits)
-        visible = visible_voxels(torch.tensor(centers).float(), cameras)
-        views = GaussianRenderer(grid)(gaussians, cameras, visible)
-        assert views.sem.shape == (2, 2, 14, 20, 4) and views.depth.shape == views.alpha.shape == (2, 2, 14, 20)
+        views = SplatRenderer(grid)(field_of(grid, logits, mask_elements=mask_elements), cameras, cull='inside')
+        assert views.features.shape == (2, 2, 14, 20, 4) and views.depth.shape == views.alpha.shape == (2, 2, 14, 20)
         flat = logits.flatten(2).transpose(1, 2).double().numpy()
         for b in range(2):
             free = softmax(flat[b])[:, 3]
@@ -84,56 +85,55 @@ class TestPrediction:
                 sem, depth, alpha = reference_splat(
                     centers[rows], np.full(rows.sum(), 0.25), opacities[rows], colors[rows], ref2cam, K, 20, 14, BACKGROUND
                 )
-                np.testing.assert_allclose(views.sem[b, n].numpy(), sem, atol=2e-5)
+                np.testing.assert_allclose(views.features[b, n].numpy(), sem, atol=2e-5)
                 np.testing.assert_allclose(views.depth[b, n].numpy(), depth, atol=1e-4)
                 np.testing.assert_allclose(views.alpha[b, n].numpy(), alpha, atol=2e-5)
-        np.testing.assert_allclose(views.sem.sum(-1).numpy(), 1, atol=1e-5)
+        np.testing.assert_allclose(views.features.sum(-1).numpy(), 1, atol=1e-5)
 
     def test_nothing_visible_paints_the_background(self, grid, cameras, logits):
-        gaussians = VoxelsToGaussians(grid)(logits)
-        views = GaussianRenderer(grid)(gaussians, cameras, torch.zeros(2, 2, 256, dtype=torch.bool))
-        np.testing.assert_array_equal(views.sem.numpy(), np.broadcast_to(BACKGROUND, views.sem.shape))
+        views = SplatRenderer(grid)(field_of(grid, logits), cameras, known=torch.zeros(2, 8, 8, 4, dtype=torch.bool))
+        np.testing.assert_array_equal(views.features.numpy(), np.broadcast_to(BACKGROUND, views.features.shape))
         assert float(views.depth.abs().max()) == 0 and float(views.alpha.abs().max()) == 0
 
     def test_no_mask_renders_everything(self, grid, cameras, logits):
-        gaussians = VoxelsToGaussians(grid)(logits)
-        renderer = GaussianRenderer(grid)
-        everything = torch.ones(2, 2, 256, dtype=torch.bool)
-        torch.testing.assert_close(renderer(gaussians, cameras).sem, renderer(gaussians, cameras, everything).sem)
+        field, renderer = field_of(grid, logits), SplatRenderer(grid)
+        everything = torch.ones(2, 8, 8, 4, dtype=torch.bool)
+        torch.testing.assert_close(renderer(field, cameras).features, renderer(field, cameras, known=everything).features)
 
     def test_rotations_matter_for_unequal_scales_only(self, grid, cameras, logits, feats):
         def render(**switches):
-            module = VoxelsToGaussians(grid, feat_channels=6, **switches)
+            module = ClassLogitsField(grid, feat_channels=6, **switches)
             for name, p in module.named_parameters():
                 torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(len(name)))
-            return GaussianRenderer(grid)(module(logits, feats), cameras).sem.detach()
+            return SplatRenderer(grid)(module(OccPrediction([logits], feats)), cameras).features.detach()
 
         decoded, identity = render(overwrite_scales=False), render(overwrite_scales=False, overwrite_rotations=True)
         assert float((decoded - identity).abs().max()) > 0.01
         torch.testing.assert_close(render(), render(overwrite_rotations=True), rtol=0, atol=0)
 
     def test_half_precision_and_autocast_render_in_float32(self, grid, cameras, logits):
-        renderer, make = GaussianRenderer(grid), VoxelsToGaussians(grid)
+        renderer = SplatRenderer(grid)
         with torch.autocast('cpu', dtype=torch.bfloat16):
-            views = renderer(make(logits.bfloat16()), cameras)
-        assert views.sem.dtype == views.depth.dtype == torch.float32
-        expected = renderer(make(logits.bfloat16().float()), cameras)
-        torch.testing.assert_close(views.sem, expected.sem, rtol=0, atol=0)
+            views = renderer(field_of(grid, logits.bfloat16()), cameras)
+        assert views.features.dtype == views.depth.dtype == torch.float32
+        expected = renderer(field_of(grid, logits.bfloat16().float()), cameras)
+        torch.testing.assert_close(views.features, expected.features, rtol=0, atol=0)
 
     def test_settings_and_backend_reach_the_rasteriser(self, grid, cameras, logits):
-        gaussians = VoxelsToGaussians(grid)(logits)
-        default = GaussianRenderer(grid, backend='reference')(gaussians, cameras)
-        blurred = GaussianRenderer(grid, backend='reference', settings=dict(dilation=3.0))(gaussians, cameras)
-        assert float((default.sem - blurred.sem).abs().max()) > 0.01
+        field = field_of(grid, logits)
+        default = SplatRenderer(grid, backend='reference')(field, cameras)
+        blurred = SplatRenderer(grid, backend='reference', settings=dict(dilation=3.0))(field, cameras)
+        assert float((default.features - blurred.features).abs().max()) > 0.01
         with pytest.raises(ValueError, match="got 'nope'"):
-            GaussianRenderer(grid, backend='nope')(gaussians, cameras)
+            SplatRenderer(grid, backend='nope')(field, cameras)
 
 
 class TestLabels:
     def test_against_numpy(self, grid, centers, cameras, labels, reference_splat):
-        visible = visible_voxels(torch.tensor(centers).float(), cameras)
-        views = GaussianRenderer(grid, gaussian_scale=0.3).render_labels(labels, cameras, visible)
-        assert not views.sem.requires_grad
+        field = OccField.from_labels(labels, VoxelGrid.build(grid))
+        views = SplatRenderer(grid, gaussian_scale=0.3)(field, cameras, cull='inside')
+        one_hot = SplatRenderer(grid, gaussian_scale=0.3)(field.one_hot(), cameras, cull='inside')
+        torch.testing.assert_close(views.features, one_hot.features, rtol=0, atol=1e-6)
         for b in range(2):
             ids = labels[b].flatten().numpy()
             for n in range(2):
@@ -143,12 +143,26 @@ class TestLabels:
                     centers[rows], np.full(rows.sum(), 0.3), np.ones(rows.sum()), np.eye(4)[ids[rows]], ref2cam, K, 20, 14,
                     BACKGROUND,
                 )  # fmt: skip
-                np.testing.assert_allclose(views.sem[b, n].numpy(), sem, atol=2e-5)
+                np.testing.assert_allclose(views.features[b, n].numpy(), sem, atol=2e-5)
                 np.testing.assert_allclose(views.depth[b, n].numpy(), depth, atol=1e-4)
 
     def test_empty_scene(self, grid, cameras):
-        views = GaussianRenderer(grid).render_labels(torch.full((2, 8, 8, 4), 3), cameras)
-        np.testing.assert_array_equal(views.sem.numpy(), np.broadcast_to(BACKGROUND, views.sem.shape))
+        empty = OccField.from_labels(torch.full((2, 8, 8, 4), 3), VoxelGrid.build(grid))
+        views = SplatRenderer(grid)(empty, cameras)
+        np.testing.assert_array_equal(views.features.numpy(), np.broadcast_to(BACKGROUND, views.features.shape))
+
+
+class TestAnyFeatures:
+    def test_channels_are_blended_on_their_own(self, grid, cameras, logits):
+        field = field_of(grid, logits)
+        doubled = OccField(field.grid, field.opacity, torch.cat([field.features, -3 * field.features], 1), torch.zeros(8))
+        colours = OccField(field.grid, field.opacity, field.features[:, :3], torch.tensor([0.2, 0.3, 0.4]))
+        plain = SplatRenderer(grid)(OccField(field.grid, field.opacity, field.features, torch.zeros(4)), cameras)
+        views = SplatRenderer(grid)(doubled, cameras)
+        torch.testing.assert_close(views.features[..., :4], plain.features)
+        torch.testing.assert_close(views.features[..., 4:], -3 * plain.features)
+        light = (1 - views.alpha)[..., None] * torch.tensor([0.2, 0.3, 0.4])
+        torch.testing.assert_close(SplatRenderer(grid)(colours, cameras).features, plain.features[..., :3] + light)
 
 
 class TestPointLabels:
@@ -195,15 +209,15 @@ class TestBackend:
     def test_gpu_without_its_backend(self, grid, without_cuda_backend, monkeypatch):
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
         with pytest.raises(RuntimeError, match=r"'cuda' backend .* is missing(.|\n)*FORCE_CUDA=1 pip install") as error:
-            GaussianRenderer(grid)
+            SplatRenderer(grid)
         assert str(error.value).endswith("renderer.backend='reference', or renderer.backend='cpu' if it stays on the CPU.")
-        assert GaussianRenderer(grid, backend='reference').backend == 'reference'
-        assert GaussianRenderer(grid, backend='cpu').backend == 'cpu'
+        assert SplatRenderer(grid, backend='reference').backend == 'reference'
+        assert SplatRenderer(grid, backend='cpu').backend == 'cpu'
 
     def test_machine_without_gpu(self, grid, without_cuda_backend, monkeypatch):
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-        assert GaussianRenderer(grid).backend is None
+        assert SplatRenderer(grid).backend is None
         with pytest.raises(RuntimeError, match=r"'cuda' backend .* is missing(.|\n)*FORCE_CUDA=1 pip install"):
-            GaussianRenderer(grid, backend='cuda')
+            SplatRenderer(grid, backend='cuda')
         with pytest.raises(ValueError, match=r"backend must be None or one of \('cpu', 'cuda', 'reference'\), got 'opengl'"):
-            GaussianRenderer(grid, backend='opengl')
+            SplatRenderer(grid, backend='opengl')

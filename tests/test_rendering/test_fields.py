@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from projects.gaussrender.gaussians import VoxelsToGaussians
+from projects.occ.structures import OccPrediction
+from projects.rendering.fields import ClassLogitsField, check_logits
 
 
 def flat(tensor):
@@ -30,10 +31,19 @@ def decoder_outputs(module, feats):
     return np.split(x, np.cumsum(module.output_sizes)[:-1], axis=-1)
 
 
+def of(logits, feats=None):
+    return OccPrediction([logits], feats)
+
+
+def rows(volume):
+    """(B, X, Y, Z, ...) -> numpy (B, N, ...)."""
+    return volume.flatten(1, 3).detach().numpy()
+
+
 @pytest.fixture
 def build(grid):
     def make(**switches):
-        module = VoxelsToGaussians(grid, 4, **switches)
+        module = ClassLogitsField(grid, 4, **switches)
         for name, p in module.named_parameters():
             torch.nn.init.normal_(p, std=0.6, generator=torch.Generator().manual_seed(len(name)))
         return module
@@ -41,16 +51,16 @@ def build(grid):
     return make
 
 
-def test_default_without_features(build, logits, centers):
-    g = build()(logits)
-    assert g.means.shape == (2, 256, 3) and g.keep is None
-    np.testing.assert_allclose(g.means[1].numpy(), centers, atol=1e-6)
-    np.testing.assert_array_equal(g.scales.numpy(), np.full((2, 256, 3), 0.25))
-    np.testing.assert_array_equal(g.quats.numpy(), np.tile([1.0, 0, 0, 0], (2, 256, 1)))
-    np.testing.assert_allclose(g.features.numpy(), flat(logits), atol=1e-6)
+def test_default_without_features(build, logits):
+    field = build()(of(logits))
+    assert field.opacity.shape == (2, 8, 8, 4) and field.features.shape == (2, 4, 8, 8, 4)
+    # scale and rotation are the renderer's
+    assert field.keep is None and field.scales is None and field.quats is None
+    assert field.background.tolist() == [0, 0, 0, 1]
+    np.testing.assert_allclose(flat(field.features), softmax(flat(logits)), atol=1e-6)
     p = softmax(flat(logits))[..., 3]
     sharp = np.where(p < 0.5, p**2, 1 - (1 - p) ** 2)
-    np.testing.assert_allclose(g.opacities.numpy(), 1 - sharp, atol=1e-6)
+    np.testing.assert_allclose(rows(field.opacity), 1 - sharp, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -66,25 +76,22 @@ def test_opacity_curve(grid, curve, expected):
     logits = torch.zeros(1, 4, 8, 8, 4, dtype=torch.float64)
     logits[0, 3, 0, 0] = torch.log(free[:4] / (1 - free[:4]) * 3)
     logits[0, 3, 0, 1, :2] = torch.log(free[4:] / (1 - free[4:]) * 3)
-    opacities = VoxelsToGaussians(grid, opacity_curve=curve)(logits).opacities[0, :6]
+    opacities = ClassLogitsField(grid, opacity_curve=curve)(of(logits)).opacity.flatten(1)[0, :6]
     np.testing.assert_allclose(opacities.numpy(), expected, atol=1e-6)
 
 
 def test_learned_opacity_with_published_switches(build, logits, feats):
     module = build(feat_channels=6)
-    g = module(logits, feats)
-    _, _, opacity, _, rotation = decoder_outputs(module, feats)
-    np.testing.assert_allclose(g.opacities.detach().numpy(), sigmoid(opacity[..., 0] - 1), atol=1e-5)
-    np.testing.assert_allclose(g.features.numpy(), flat(logits), atol=1e-6)
-    np.testing.assert_array_equal(g.scales.numpy(), np.full((2, 256, 3), 0.25))
-    unit = rotation / np.linalg.norm(rotation, axis=-1, keepdims=True)
-    np.testing.assert_allclose(g.quats.detach().numpy(), unit, atol=1e-5)
-    assert g.isotropic and g.opacities.requires_grad and not g.scales.requires_grad and not g.means.requires_grad
+    field = module(of(logits, feats))
+    opacity = decoder_outputs(module, feats)[2]
+    np.testing.assert_allclose(rows(field.opacity), sigmoid(opacity[..., 0] - 1), atol=1e-5)
+    np.testing.assert_allclose(flat(field.features), softmax(flat(logits)), atol=1e-6)
+    assert field.opacity.requires_grad and field.scales is None and field.quats is None
 
 
 def test_initial_opacity_is_a_shifted_sigmoid(grid, logits, feats):
-    module = VoxelsToGaussians(grid, feat_channels=6)
-    np.testing.assert_allclose(module(logits, 0 * feats).opacities.detach().numpy(), sigmoid(-1.0), atol=1e-6)
+    module = ClassLogitsField(grid, feat_channels=6)
+    np.testing.assert_allclose(rows(module(of(logits, 0 * feats)).opacity), sigmoid(-1.0), atol=1e-6)
     assert all(float(p.detach().abs().max()) == 0 for n, p in module.named_parameters() if n.endswith('bias'))
     bound = (6 / (6 + 15)) ** 0.5
     weight = module.mlp_coarse[4].weight
@@ -93,45 +100,47 @@ def test_initial_opacity_is_a_shifted_sigmoid(grid, logits, feats):
 
 def test_everything_from_the_decoder(build, logits, feats):
     module = build(feat_channels=6, transfer_colors=False, overwrite_scales=False)
-    g = module(logits, feats)
-    _, color, _, scaling, _ = decoder_outputs(module, feats)
-    np.testing.assert_allclose(g.features.detach().numpy(), color, atol=1e-5)
-    np.testing.assert_allclose(g.scales.detach().numpy(), 0.63 * sigmoid(scaling - 1) + 0.01, atol=1e-5)
-    assert g.scales.requires_grad and g.quats.requires_grad and not g.isotropic
+    field = module(of(logits, feats))
+    _, color, _, scaling, rotation = decoder_outputs(module, feats)
+    np.testing.assert_allclose(flat(field.features), softmax(color), atol=1e-5)
+    np.testing.assert_allclose(rows(field.scales), 0.63 * sigmoid(scaling - 1) + 0.01, atol=1e-5)
+    unit = rotation / np.linalg.norm(rotation, axis=-1, keepdims=True)
+    np.testing.assert_allclose(rows(field.quats), unit, atol=1e-5)
+    assert field.scales.requires_grad and field.quats.requires_grad
 
 
 def test_overwrite_rotations(build, logits, feats):
-    g = build(feat_channels=6, overwrite_rotations=True)(logits, feats)
-    np.testing.assert_array_equal(g.quats.numpy(), np.tile([1.0, 0, 0, 0], (2, 256, 1)))
+    field = build(feat_channels=6, overwrite_scales=False, overwrite_rotations=True)(of(logits, feats))
+    assert field.scales is not None and field.quats is None
 
 
 def test_transfer_opacity_with_features(build, grid, logits, feats):
-    g = build(feat_channels=6, transfer_opacity=True)(logits, feats)
-    torch.testing.assert_close(g.opacities, VoxelsToGaussians(grid)(logits).opacities)
+    field = build(feat_channels=6, transfer_opacity=True)(of(logits, feats))
+    torch.testing.assert_close(field.opacity, ClassLogitsField(grid)(of(logits)).opacity)
 
 
 def test_overwrite_opacity(build, logits, feats):
     hard = (flat(logits).argmax(-1) != 3).astype(float)
     module = build(feat_channels=6, overwrite_opacity=True)
-    g = module(logits.requires_grad_(), feats)
-    np.testing.assert_array_equal(g.opacities.numpy(), hard)
-    assert not g.opacities.requires_grad
+    field = module(of(logits.requires_grad_(), feats))
+    np.testing.assert_array_equal(rows(field.opacity), hard)
+    assert not field.opacity.requires_grad
     # the switch of one call wins over the configured one
-    assert float(module(logits, feats, hard_opacity=False).opacities.detach().std()) > 0.05
-    np.testing.assert_array_equal(build()(logits, hard_opacity=True).opacities.numpy(), hard)
+    assert float(module(of(logits, feats), hard_opacity=False).opacity.detach().std()) > 0.05
+    np.testing.assert_array_equal(rows(build()(of(logits), hard_opacity=True).opacity), hard)
 
 
 def test_overwrite_opacity_reads_the_decoded_colors(build, logits, feats):
     module = build(feat_channels=6, transfer_colors=False, overwrite_opacity=True)
     color = decoder_outputs(module, feats)[1]
-    np.testing.assert_array_equal(module(logits, feats).opacities.numpy(), color.argmax(-1) != 3)
+    np.testing.assert_array_equal(rows(module(of(logits, feats)).opacity), color.argmax(-1) != 3)
 
 
 @pytest.mark.parametrize('feat_channels', [None, 6])
 def test_mask_elements(build, logits, feats, feat_channels):
-    g = build(feat_channels=feat_channels, mask_elements=True)(logits, None if feat_channels is None else feats)
-    np.testing.assert_array_equal(g.keep.numpy(), flat(logits).argmax(-1) != 3)
-    probabilities = g.features.softmax(-1).detach().numpy()
+    field = build(feat_channels=feat_channels, mask_elements=True)(of(logits, feats))
+    np.testing.assert_array_equal(rows(field.keep), flat(logits).argmax(-1) != 3)
+    probabilities = flat(field.features)
     assert (probabilities[..., 3] == 0).all()
     np.testing.assert_allclose(probabilities[..., :3], softmax(flat(logits)[..., :3]), atol=1e-6)
 
@@ -139,12 +148,12 @@ def test_mask_elements(build, logits, feats, feat_channels):
 def test_decoder_size_and_names(grid):
     names = [f'mlp_coarse.{i}.{kind}' for i in (0, 2, 4) for kind in ('weight', 'bias')]
     large = dict(grid, class_names=tuple(map(str, range(18))), free_index=17)
-    module = VoxelsToGaussians(large, 18, feat_channels=256)
+    module = ClassLogitsField(large, 18, feat_channels=256)
     assert list(module.state_dict()) == names
     assert sum(p.numel() for p in module.parameters()) == 139_037
-    small = VoxelsToGaussians(dict(large, class_names=tuple(map(str, range(19)))), 19, feat_channels=32)
+    small = ClassLogitsField(dict(large, class_names=tuple(map(str, range(19)))), 19, feat_channels=32)
     assert sum(p.numel() for p in small.parameters()) == 3_102
-    assert len(VoxelsToGaussians(grid, feat_channels=6, num_layer=4).mlp_coarse) == 9
+    assert len(ClassLogitsField(grid, feat_channels=6, num_layer=4).mlp_coarse) == 9
 
 
 def test_gradients_and_checkpointing(build, logits, feats):
@@ -152,8 +161,8 @@ def test_gradients_and_checkpointing(build, logits, feats):
     for with_cp in (False, True):
         module = build(feat_channels=6, with_cp=with_cp)
         x, f = logits.clone().requires_grad_(), feats.clone().requires_grad_()
-        g = module(x, f)
-        (g.features.square().sum() + g.opacities.square().sum()).backward()
+        field = module(of(x, f))
+        (field.features.square().sum() + field.opacity.square().sum()).backward()
         grads.append([x.grad, f.grad, *(p.grad for p in module.parameters())])
         # unused decoder outputs get zeros, not None: distributed training sees every parameter
         assert all(grad is not None for grad in grads[-1]) and float(module.mlp_coarse[4].weight.grad[:3].abs().max()) == 0
@@ -164,18 +173,10 @@ def test_gradients_and_checkpointing(build, logits, feats):
 def test_autocast_computes_in_float32(build, logits, feats):
     module = build(feat_channels=6)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        g = module(logits, feats.bfloat16())
-    expected = module(logits, feats.bfloat16().float())
-    assert g.opacities.dtype == torch.float32
-    torch.testing.assert_close(g.opacities, expected.opacities, rtol=0, atol=0)
-
-
-def test_predict_opacities_equals_forward(build, logits, feats):
-    for switches in (dict(), dict(feat_channels=6), dict(feat_channels=6, overwrite_opacity=True)):
-        module, voxel_feats = build(**switches), feats if 'feat_channels' in switches else None
-        predicted = module.predict_opacities(logits, voxel_feats)
-        assert predicted.shape == (2, 8, 8, 4)
-        torch.testing.assert_close(predicted.flatten(1), module(logits, voxel_feats).opacities)
+        field = module(of(logits, feats.bfloat16()))
+    expected = module(of(logits, feats.bfloat16().float()))
+    assert field.opacity.dtype == field.features.dtype == torch.float32
+    torch.testing.assert_close(field.opacity, expected.opacity, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -189,24 +190,22 @@ def test_predict_opacities_equals_forward(build, logits, feats):
 )
 def test_bad_arguments(grid, arguments, message):
     with pytest.raises(ValueError, match=message):
-        VoxelsToGaussians(grid, **arguments)
+        ClassLogitsField(grid, **arguments)
 
 
 def test_bad_input(grid, logits, feats):
-    module = VoxelsToGaussians(grid)
+    module = ClassLogitsField(grid)
     with pytest.raises(ValueError, match=r'\(X, Y, Z\) = grid.shape \(8, 8, 4\), got \(2, 4, 8, 8, 2\)'):
-        module(logits[..., :2])
+        module(of(logits[..., :2]))
     with pytest.raises(ValueError, match='logits have 3 channels, but the grid names 4 classes'):
-        module(logits[:, :3])
-    with pytest.raises(ValueError, match=r'no decoder was built.*set gaussians.feat_channels=6'):
-        module(logits, feats)
+        module(of(logits[:, :3]))
     for bad in (float('nan'), float('inf')):
         broken = logits.clone()
         broken[1, 2, 3, 4, 1] = bad
         with pytest.raises(ValueError, match='logits contain NaN or \\+inf'):
-            module(broken)
-    learned = VoxelsToGaussians(grid, feat_channels=6)
+            check_logits(broken, module.grid)
+    learned = ClassLogitsField(grid, feat_channels=6)
     with pytest.raises(ValueError, match=r'voxel_feats must be .* = \(2, 6, 8, 8, 4\), got None'):
-        learned(logits)
+        learned(of(logits))
     with pytest.raises(ValueError, match=r'got \(2, 5, 8, 8, 4\); set gaussians.feat_channels'):
-        learned(logits, feats[:, :5])
+        learned(of(logits, feats[:, :5]))

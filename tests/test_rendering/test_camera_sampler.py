@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from projects.gaussrender.camera_sampler import CameraSampler
-from projects.gaussrender.cameras import CameraBatch
+from projects.gaussrender import CameraBatch
+from projects.rendering.camera_sampler import CameraSampler
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import Cameras, VoxelGrid
 
-from .cameras import CameraBatch, build_camera_strategy
+from .camera_strategies import build_camera_strategy
 
 
 def _rank() -> int:
@@ -112,14 +112,11 @@ class CameraSampler(nn.Module):
             chosen = torch.multinomial(weights, self.num_cameras, replacement=True, generator=generator)
         return {'indices': chosen, **self.strategy.draw(len(chosen), generator)}
 
-    def place(self, cameras: CameraBatch, draws: Mapping[str, Tensor]) -> CameraBatch:
+    def place(self, cameras: Cameras, draws: Mapping[str, Tensor]) -> Cameras:
         """The virtual cameras that ``draws`` make of the real ``cameras``; pure."""
-        chosen = cameras.select(draws['indices'])
-        width, height = self.strategy.image_size or (cameras.width, cameras.height)
-        ref2cam, K = self.strategy.apply(chosen.ref2cam, chosen.K, draws)
-        return CameraBatch(ref2cam, K, width, height).reduced(self.reduction)
+        return self.strategy.place(cameras.select(draws['indices']), draws).reduced(self.reduction)
 
-    def forward(self, cameras: CameraBatch) -> CameraBatch:
+    def forward(self, cameras: Cameras) -> Cameras:
         """Draws, counts the step and returns the virtual cameras."""
         draws = self.draw(cameras.num_cameras)
         self.steps += 1

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from projects.gaussrender.cameras import STRATEGIES, CameraBatch, bird_eye_camera, build_camera_strategy
+from projects.gaussrender import CameraBatch
+from projects.rendering.camera_strategies import STRATEGIES, bird_eye_camera, build_camera_strategy
 
 OCC3D = dict(
     point_cloud_range=(-40, -40, -1, 40, 40, 5.4), voxel_size=0.4, shape=(200, 200, 16), frame='ego', free_index=1,
@@ -243,7 +244,8 @@ class TestCameraBatch:
             (lambda e, k: (e, k, 0, 6), r'width and height must be positive numbers of pixels, got \(0, 6\)'),
             (lambda e, k: (e * float('nan'), k, 8, 6), 'ref2cam and K must be finite'),
             (lambda e, k: (e, -k, 8, 6), 'K must have positive focal lengths'),
-            (lambda e, k: (e, k / 2, 8, 6), 'skew and a scaled last row cannot be rendered'),
+            (lambda e, k: (e, k / 2, 8, 6), 'K must be .* its last row is scaled'),
+            (lambda e, k: (e, k + torch.eye(3).roll(1, 1).triu(), 8, 6), 'skew cannot be rendered'),
         ],
     )
     def test_validation(self, rig, change, message):

@@ -1,98 +1,18 @@
-"""Cameras that GaussRender renders into: batches, virtual views, the bird's-eye view."""
+"""Virtual cameras of a training step: strategies that move the real ones, and the bird's-eye view."""
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from projects.occ.structures import VoxelGrid
+from projects.occ.structures import Cameras, VoxelGrid
 
 
-@dataclass
-class CameraBatch:
-    """Pinhole cameras of a batch of scenes, all with the same image size.
-
-    Attributes:
-        ref2cam: (B, N, 4, 4), reference frame of the grid -> camera (x right, y down, z forward), metres, acting on columns.
-        K: (B, N, 3, 3), intrinsics in pixels, pixel centres at +0.5.
-        width: Image width, pixels.
-        height: Image height, pixels.
-
-    Raises:
-        ValueError: If shapes disagree, numbers are not finite, a focal length is not positive or K has skew.
-    """
-
-    ref2cam: Tensor
-    K: Tensor
-    width: int
-    height: int
-
-    def __post_init__(self) -> None:
-        if self.ref2cam.dim() != 4 or self.ref2cam.shape[-2:] != (4, 4) or self.ref2cam.shape[1] < 1:
-            raise ValueError(f'ref2cam must be (B, N, 4, 4) with N >= 1, got {tuple(self.ref2cam.shape)}')
-        if tuple(self.K.shape) != (*self.ref2cam.shape[:2], 3, 3):
-            raise ValueError(
-                f'K must be (B, N, 3, 3) with the B and N of ref2cam, {(*self.ref2cam.shape[:2], 3, 3)}, '
-                f'got {tuple(self.K.shape)}'
-            )
-        if not (self.ref2cam.is_floating_point() and self.K.is_floating_point()):
-            raise ValueError(f'ref2cam and K must be floating point, got {self.ref2cam.dtype} and {self.K.dtype}')
-        size = (self.width, self.height)
-        if any(int(n) != n or n < 1 for n in size):
-            raise ValueError(f'width and height must be positive numbers of pixels, got {size}')
-        self.width, self.height = int(self.width), int(self.height)
-        if not bool(torch.isfinite(self.ref2cam).all()) or not bool(torch.isfinite(self.K).all()):
-            raise ValueError('ref2cam and K must be finite; check the calibration of the samples')
-        if not bool((self.K[..., (0, 1), (0, 1)] > 0).all()):
-            raise ValueError('K must have positive focal lengths; check the calibration of the samples')
-        # the rasteriser knows fx, fy, cx, cy only: anything else in K would be dropped without a word
-        if bool((self.K[..., (0, 1, 2, 2), (1, 0, 0, 1)] != 0).any()) or bool((self.K[..., 2, 2] != 1).any()):
-            raise ValueError('K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: skew and a scaled last row cannot be rendered')
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return self.ref2cam.shape[0]
-
-    @property
-    def num_cameras(self) -> int:
-        """N."""
-        return self.ref2cam.shape[1]
-
-    def to(self, *args: Any, **kwargs: Any) -> 'CameraBatch':
-        """The same cameras with ``Tensor.to(*args, **kwargs)`` applied to both tensors."""
-        return CameraBatch(self.ref2cam.to(*args, **kwargs), self.K.to(*args, **kwargs), self.width, self.height)
-
-    def select(self, indices: Tensor | Sequence[int]) -> 'CameraBatch':
-        """The cameras ``indices`` of every scene, in that order, repetitions allowed.
-
-        Raises:
-            ValueError: If an index is outside 0..N-1.
-        """
-        indices = torch.as_tensor(indices, dtype=torch.long)
-        if indices.numel() == 0 or int(indices.min()) < 0 or int(indices.max()) >= self.num_cameras:
-            raise ValueError(
-                f'camera indices must lie in 0..{self.num_cameras - 1} (the batch has {self.num_cameras} cameras), '
-                f'got {indices.tolist()}; check cameras.indices'
-            )
-        indices = indices.to(self.ref2cam.device)
-        return CameraBatch(self.ref2cam[:, indices], self.K[:, indices], self.width, self.height)
-
-    def reduced(self, reduction: float) -> 'CameraBatch':
-        """Images smaller by ``reduction``: size ``floor(W / reduction)``, first two rows of K divided by it."""
-        if reduction == 1:
-            return self
-        K = self.K.clone()
-        K[..., :2, :] /= reduction
-        return CameraBatch(self.ref2cam, K, max(int(self.width // reduction), 1), max(int(self.height // reduction), 1))
-
-
-def bird_eye_camera(grid: VoxelGrid | Mapping[str, Any], size: int = 400, height: float | None = None) -> CameraBatch:
+def bird_eye_camera(grid: VoxelGrid | Mapping[str, Any], size: int = 400, height: float | None = None) -> Cameras:
     """A pinhole camera above the origin that looks straight down on the grid.
 
     Image x is +x of the grid, image up is +y, and the plane z = 0 of the grid fills the image exactly. The view is a
@@ -104,7 +24,7 @@ def bird_eye_camera(grid: VoxelGrid | Mapping[str, Any], size: int = 400, height
         height: Height of the camera above z = 0 in metres; None is the x extent of the grid, as in the original.
 
     Returns:
-        CameraBatch: B = N = 1.
+        Cameras: B = N = 1.
 
     Raises:
         ValueError: If the camera would not be above the grid.
@@ -125,7 +45,7 @@ def bird_eye_camera(grid: VoxelGrid | Mapping[str, Any], size: int = 400, height
     cx, cy = -grid.lower[0] * pixels_per_metre + 0.0, grid.upper[1] * pixels_per_metre
     ref2cam = torch.tensor([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, height], [0, 0, 0, 1]], dtype=torch.float32)
     K = torch.tensor([[focal, 0, cx], [0, focal, cy], [0, 0, 1]], dtype=torch.float32)
-    return CameraBatch(ref2cam[None, None], K[None, None], int(size), image_height)
+    return Cameras(ref2cam[None, None], K[None, None], torch.tensor([[[int(size), image_height]]]))
 
 
 def tilt_and_shift(
@@ -180,12 +100,7 @@ class CameraStrategy(ABC):
     """Makes the virtual cameras of a training step from real ones.
 
     All randomness is in :meth:`draw`; :meth:`apply` is a pure function, so that logged draws give the same cameras again.
-
-    Attributes:
-        image_size: (width, height) of the images that the cameras of this strategy take, or None for that of the real cameras.
     """
-
-    image_size: tuple[int, int] | None = None
 
     @abstractmethod
     def draw(self, num_cameras: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -207,6 +122,22 @@ class CameraStrategy(ABC):
         Returns:
             New ``ref2cam`` and ``K`` with the same leading dimensions; the number of cameras may differ from n.
         """
+
+    def sizes(self, sizes: Tensor) -> Tensor:
+        """Image sizes of the cameras that :meth:`apply` makes.
+
+        Args:
+            sizes: (B, n, 2) int64, width and height of the n cameras, pixels.
+
+        Returns:
+            (B, m, 2) int64 for the m new cameras; here those of the n cameras.
+        """
+        return sizes
+
+    def place(self, cameras: Cameras, draws: Mapping[str, Tensor]) -> Cameras:
+        """The virtual cameras that ``draws`` make of n real ones; pure."""
+        ref2cam, K = self.apply(cameras.ref2cam, cameras.K, draws)
+        return Cameras(ref2cam, K, self.sizes(cameras.sizes))
 
 
 class SensorCameras(CameraStrategy):
@@ -287,6 +218,9 @@ class StereoCameras(CameraStrategy):
         moved = tilt_and_shift(ref2cam, ty=draws['ty'], tz=draws['tz'])
         return torch.cat([ref2cam, moved], dim=-3), torch.cat([K, K], dim=-3)
 
+    def sizes(self, sizes: Tensor) -> Tensor:
+        return torch.cat([sizes, sizes], dim=1)
+
 
 class TrajectoryCameras(CameraStrategy):
     """Raised, and moved along the drive on grids that reach further ahead than behind.
@@ -356,9 +290,9 @@ class ListCameras(CameraStrategy):
             self.K = self.K.expand(len(self.ref2cam), 3, 3)
         if (width is None) != (height is None):
             raise ValueError(f'ListCameras needs both width and height or none of them, got {width} and {height}')
-        if width is not None:
-            self.image_size = (width, height)
-        CameraBatch(self.ref2cam[None], self.K[None], width or 1, height or 1)
+        self.image_size = None if width is None else (width, height)
+        sizes = torch.tensor(self.image_size or (1, 1)).expand(1, len(self.ref2cam), 2)
+        Cameras(self.ref2cam[None], self.K[None], sizes).checked('ListCameras')
 
     def draw(self, num_cameras: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return {}
@@ -366,6 +300,14 @@ class ListCameras(CameraStrategy):
     def apply(self, ref2cam: Tensor, K: Tensor, draws: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         lead = ref2cam.shape[:-3]
         return self.ref2cam.to(ref2cam).expand(*lead, -1, 4, 4), self.K.to(K).expand(*lead, -1, 3, 3)
+
+    def sizes(self, sizes: Tensor) -> Tensor:
+        if self.image_size is None and bool((sizes != sizes[0, 0]).any()):
+            raise ValueError(
+                f'the real images have different sizes {sizes.tolist()}, so ListCameras needs its own width and height'
+            )
+        size = sizes[0, 0] if self.image_size is None else torch.tensor(self.image_size)
+        return size.expand(len(sizes), len(self.ref2cam), 2)
 
 
 STRATEGIES = {

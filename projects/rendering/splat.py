@@ -1,0 +1,226 @@
+"""Splatting: voxel fields to images with the Gaussian rasteriser, one Gaussian per voxel."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projects.occ.structures import Cameras, OccField, VoxelGrid
+
+from .rendered import Rendered
+
+IDENTITY_QUAT = (1.0, 0.0, 0.0, 0.0)
+
+
+def load_rasterizer() -> ModuleType:
+    """Imports the rasteriser; called by the first render, so that predicting needs no rasteriser.
+
+    Raises:
+        ImportError: If it is not installed; the message says how to build it.
+    """
+    try:
+        import gaussian_rasterization
+    except ImportError as error:
+        raise ImportError(
+            'rendering needs the package gaussian_rasterization, which could not be imported '
+            f'({error}); build it from the root of the repository with: '
+            'pip install --no-build-isolation -e extensions/diff-gaussian-rasterization'
+        ) from error
+    return gaussian_rasterization
+
+
+def visible_voxels(centers: Tensor, cameras: Cameras) -> Tensor:
+    """Voxels whose centre lies in front of a camera and projects inside its image.
+
+    A centre counts if z > 0 and it is more than half a pixel away from every image border. Prediction and label are rendered
+    from the same voxels, and nothing leaks in from outside the image.
+
+    Args:
+        centers: (P, 3), metres, reference frame.
+        cameras: B x N cameras.
+
+    Returns:
+        (B, N, P) bool.
+    """
+    visible = torch.empty(cameras.batch_size, cameras.num_cameras, len(centers), dtype=torch.bool, device=centers.device)
+    ref2cam, K = cameras.ref2cam.to(centers), cameras.K.to(centers)
+    for b in range(cameras.batch_size):
+        for n in range(cameras.num_cameras):
+            # sums of products instead of a matrix product, which some GPU settings compute in reduced precision
+            x, y, z = ((centers * row[:3]).sum(-1) + row[3] for row in ref2cam[b, n, :3])
+            u = K[b, n, 0, 0] * x / z + K[b, n, 0, 2]
+            v = K[b, n, 1, 1] * y / z + K[b, n, 1, 2]
+            width, height = cameras.sizes[b, n].tolist()
+            visible[b, n] = (z > 0) & (u > 0.5) & (u < width - 0.5) & (v > 0.5) & (v < height - 0.5)
+    return visible
+
+
+def check_rasterizer(backend: str | None, settings: Mapping[str, Any]) -> None:
+    """Looks for the backend and tries the settings when a model is built, so that a training does not fail at its first render.
+
+    Without the package, or with one that cannot be imported, nothing happens: models predict without it, ``tools/train.py``
+    asks for it before it starts, and the first render says what is missing.
+
+    Args:
+        backend: As in :class:`SplatRenderer`. None stands for ``'cuda'`` where a GPU is visible, else ``'cpu'``.
+        settings: As in :class:`SplatRenderer`.
+
+    Raises:
+        TypeError: If a setting is unknown.
+        ValueError: If the name of the backend is unknown or the value of a setting is out of range.
+        RuntimeError: If the rasteriser was built without it; the message holds the command that builds it.
+    """
+    try:
+        rasterizer = load_rasterizer()
+    except ImportError:
+        return
+    known = [field.name for field in fields(rasterizer.RasterSettings)]
+    if unknown := set(settings) - set(known):
+        raise TypeError(f'renderer.settings has no field {", ".join(sorted(unknown))}; there are {", ".join(known)}')
+    rasterizer.RasterSettings(**settings)
+    if backend is not None:
+        rasterizer.require_backend(backend)
+        return
+    try:
+        rasterizer.require_backend('cuda' if torch.cuda.is_available() else 'cpu')
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{error}\nFor a model: renderer.backend='reference', or renderer.backend='cpu' if it stays on the CPU."
+        ) from error
+
+
+# Rules by which a view leaves out voxels before they are splatted: (centres (P, 3), cameras) -> (B, V, P) bool.
+CULLS: dict[str, Callable[[Tensor, Cameras], Tensor]] = {'inside': visible_voxels}
+
+
+class SplatRenderer(nn.Module):
+    """Splats the voxels of a field as Gaussians.
+
+    Opacity is that of the field, the mean is the centre of the voxel, the scale is that of the field or ``gaussian_scale``.
+    Features of any kind are blended as they are.
+
+    Args:
+        grid: Voxel grid or the dict that describes it.
+        gaussian_scale: Standard deviation of the Gaussians of fields without scales of their own, metres; None is half the
+            shortest voxel edge.
+        backend: Backend of the rasteriser: None (the compiled one of the device), ``'cpu'``, ``'cuda'`` or ``'reference'``.
+        settings: Fields of ``gaussian_rasterization.RasterSettings``, for example ``dict(jacobian_clamp='offcentre')``.
+
+    Raises:
+        TypeError: If a setting is unknown.
+        ValueError: If the backend is unknown, or a number is out of range.
+        RuntimeError: If the rasteriser is installed without the backend, see :func:`check_rasterizer`.
+    """
+
+    # what it looks through, and which quantities it renders
+    accepts = (Cameras,)
+    quantities = ('features', 'depth', 'alpha')
+
+    def __init__(
+        self,
+        grid: VoxelGrid | Mapping[str, Any],
+        gaussian_scale: float | None = None,
+        backend: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.grid = VoxelGrid.build(grid)
+        self.gaussian_scale = min(self.grid.voxel_size) / 2 if gaussian_scale is None else float(gaussian_scale)
+        if not self.gaussian_scale > 0:
+            raise ValueError(f'gaussian_scale must be a positive length in metres, got {gaussian_scale}')
+        self.backend = backend
+        self.settings = dict(settings or {})
+        check_rasterizer(self.backend, self.settings)
+        self._centers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def centers(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Voxel centres (P, 3), metres, computed in float64 once per device and number format."""
+        key = (torch.device(device), dtype)
+        if key not in self._centers:
+            self._centers[key] = self.grid.centers(device, torch.float64).to(dtype).view(-1, 3)
+        return self._centers[key]
+
+    def forward(self, field: OccField, cameras: Cameras, known: Tensor | None = None, cull: str | None = None) -> Rendered:
+        """Renders B samples into V views each, whose images all have one size.
+
+        Args:
+            field: B fields.
+            cameras: B x V cameras.
+            known: (B, X, Y, Z) bool, voxels that may be shown, the same for all views, or None for all.
+            cull: Which voxels a view leaves out, a key of :data:`CULLS`: ``'inside'`` keeps those whose centre lies inside the
+                image. None keeps all.
+
+        Returns:
+            Rendered: (B, V, H, W, ...), in the number format of the field; differentiable in everything that the field holds.
+        """
+        opacity = field.opacity.flatten(1)  # (B, P)
+        cameras = cameras.to(device=opacity.device, dtype=opacity.dtype)
+        centers = self.centers(opacity.device, opacity.dtype)
+        shown = self._shown(field, cameras, known, cull, centers)
+        # (B, P, C) as networks leave them in memory, or (B, P) class ids
+        features = field.features.flatten(1) if field.has_ids else field.features.flatten(2).transpose(1, 2)
+        width, height = cameras.width, cameras.height
+        views = []
+        for b in range(cameras.batch_size):
+            parts = [opacity[b], features[b], centers]
+            parts += [None if part is None else part[b].flatten(0, 2) for part in (field.scales, field.quats)]
+            for n in range(cameras.num_cameras):
+                # one search for the voxels of a view, five gathers
+                index = None if shown is None else shown[b, n if shown.shape[1] > 1 else 0].nonzero().squeeze(1)
+                rows = [part if part is None or index is None else part.index_select(0, index) for part in parts]
+                views.append(self._rasterize(*rows, field, (cameras.ref2cam[b, n], cameras.K[b, n], width, height)))
+        lead = (cameras.batch_size, cameras.num_cameras)
+        return Rendered(*(torch.stack(images).unflatten(0, lead) for images in zip(*views)))
+
+    @staticmethod
+    @torch.no_grad()
+    def _shown(field: OccField, cameras: Cameras, known: Tensor | None, cull: str | None, centers: Tensor) -> Tensor | None:
+        """Voxels (B, V or 1, P) that the views show, or None for all."""
+        parts = [part.flatten(1)[:, None] for part in (field.keep, known) if part is not None]
+        if cull is not None:
+            parts.append(CULLS[cull](centers, cameras))
+        if not parts:
+            return None
+        shown = parts[0]
+        for part in parts[1:]:
+            shown = shown & part
+        return shown
+
+    def _rasterize(
+        self,
+        opacity: Tensor,
+        features: Tensor,
+        means: Tensor,
+        scales: Tensor | None,
+        quats: Tensor | None,
+        field: OccField,
+        view: tuple[Tensor, Tensor, int, int],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One image of rows (G, C) or class ids (G,): features (H, W, C), depth (H, W), alpha (H, W)."""
+        rasterizer = load_rasterizer()
+        ref2cam, K, width, height = view
+        if scales is None:
+            scales = means.new_full((1, 1), self.gaussian_scale).expand(len(means), 3)
+        if quats is None:
+            quats = means.new_tensor(IDENTITY_QUAT).expand(len(means), 4)
+        with torch.autocast(device_type=means.device.type, enabled=False):
+            out = rasterizer.rasterize(
+                means,
+                quats,
+                scales,
+                opacity,
+                features,
+                ref2cam[None],
+                K[None],
+                width,
+                height,
+                background=field.background.to(means),
+                settings=rasterizer.RasterSettings(**self.settings),
+                backend=self.backend,
+                # ids themselves: one addition per blended pair instead of one per class
+                num_classes=field.num_features if field.has_ids else None,
+            )
+        return out.features[0], out.depth[0], out.alpha[0]

@@ -1,0 +1,103 @@
+"""View providers: what a supervision looks through."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projects.occ.structures import Cameras, OccBatch, Rays, VoxelGrid
+
+from .camera_sampler import CameraSampler
+from .camera_strategies import bird_eye_camera
+
+
+class SampledCameras(nn.Module):
+    """Cameras of the key frame, drawn and moved by a strategy, and a bird's-eye view.
+
+    Args:
+        grid: Voxel grid or the dict that describes it.
+        sampler: Arguments of :class:`CameraSampler`, or one.
+        bev: Arguments of :func:`bird_eye_camera`; False for no bird's-eye view.
+    """
+
+    gives = Cameras
+    reads: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        grid: VoxelGrid | Mapping[str, Any],
+        sampler: Mapping[str, Any] | CameraSampler | None = None,
+        bev: Mapping[str, Any] | bool | None = None,
+    ) -> None:
+        super().__init__()
+        grid = VoxelGrid.build(grid)
+        self.sampler = sampler if isinstance(sampler, nn.Module) else CameraSampler(**{'grid': grid, **(sampler or {})})
+        self.bev_camera = None if bev is False else bird_eye_camera(grid, **({} if bev in (None, True) else bev))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of views: ``'cam'`` and, unless switched off, ``'bev'``."""
+        return ('cam',) if self.bev_camera is None else ('cam', 'bev')
+
+    @property
+    def cull(self) -> dict[str, str | None]:
+        """Rule of each kind of view by which voxels are left out, see ``splat.CULLS``."""
+        # the bird's-eye view has no border that anything could leak in from
+        return {'cam': 'inside', 'bev': None}
+
+    def forward(self, batch: OccBatch, draws: Mapping[str, Tensor] | None = None) -> dict[str, Cameras]:
+        """The views of one training step, by kind.
+
+        Args:
+            batch: With the real cameras.
+            draws: Random numbers as the sampler's ``draw`` returned them; None draws new ones and counts the step.
+        """
+        cameras = batch.cameras.at(0)
+        placed = self.sampler(cameras) if draws is None else self.sampler.place(cameras, draws)
+        return self.of_cameras(placed)
+
+    def of_cameras(self, cameras: Cameras, with_bev: bool = True) -> dict[str, Cameras]:
+        """Exactly these cameras, and the bird's-eye view."""
+        views = {'cam': cameras}
+        if with_bev and self.bev_camera is not None:
+            views['bev'] = bird_eye_views(self.bev_camera, cameras)
+        return views
+
+
+def bird_eye_views(bev: Cameras, cameras: Cameras) -> Cameras:
+    """The bird's-eye camera for each sample of a batch, on the device and in the number format of ``cameras``."""
+    batch = cameras.batch_size
+    like = cameras.ref2cam
+    return Cameras(
+        bev.ref2cam.to(like.device, like.dtype).expand(batch, -1, -1, -1),
+        bev.K.to(like.device, like.dtype).expand(batch, -1, -1, -1),
+        bev.sizes.expand(batch, -1, -1),
+    )
+
+
+class MeasuredRays(nn.Module):
+    """The rays that the data set measured: LiDAR points seen as pixels of cameras, ``batch.rays``.
+
+    Args:
+        grid: Not needed; every view provider is given it.
+    """
+
+    gives = Rays
+    reads = ('rays',)
+    kinds = ('ray',)
+    cull: Mapping[str, str | None] = {'ray': None}
+
+    def __init__(self, grid: VoxelGrid | Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+
+    def forward(self, batch: OccBatch) -> dict[str, Rays]:
+        """The rays of the batch.
+
+        Raises:
+            ValueError: If the batch has none.
+        """
+        if batch.rays is None:
+            raise ValueError(f'the samples {batch.tokens} have no rays; put the transform that makes them into the pipeline')
+        return {'ray': replace(batch.rays, valid=batch.rays.valid & torch.isfinite(batch.rays.direction).all(-1))}
