@@ -82,24 +82,30 @@ class LoadDepthFromLidar(BaseTransform):
 
     Views of neighbouring frames take the sweep of their own frame, or that of the key frame if it has none.
 
-    Needs ``lidar_frames``, ``frame``, ``ref2cam``, ``cam2img`` and the images of :class:`LoadMultiViewImages`, and comes before
-    any transform that resizes them. Adds ``depth``, a list of V (H, W) float32 arrays, metres.
+    Needs ``lidar_frames``, ``frame``, ``ref2cam``, ``cam2img`` and the images of :class:`LoadMultiViewImages`. Adds ``depth``, a
+    list of V (H, W) float32 arrays, metres. Behind transforms that resize the images every point falls into the small image,
+    where it competes for a pixel: the target of networks that predict depth. In front of them the maps are resized along, and
+    points between the pixels that are left are lost.
 
     Args:
-        radius: Pixels; 4 closes the gaps between the rings of KITTI's 64-ring LiDAR.
+        radius: Pixels; 4 closes the gaps between the rings of KITTI's 64-ring LiDAR, 0 fills none.
+        key_frame_only: Leave the maps of neighbouring frames empty.
         point_dims: Numbers per point in the file (little-endian float32), the first three x, y, z in the LiDAR frame.
         backend_args: Arguments of mmengine's file backend.
     """
 
     reads = 'depth'
 
-    def __init__(self, radius: float = 4, point_dims: int = 4, backend_args: dict | None = None) -> None:
+    def __init__(
+        self, radius: float = 4, key_frame_only: bool = False, point_dims: int = 4, backend_args: dict | None = None
+    ) -> None:
         if radius < 0 or point_dims < 3:
             raise ValueError(
                 f'LoadDepthFromLidar: radius must be >= 0 pixels and point_dims >= 3, got radius={radius}, '
                 f'point_dims={point_dims}'
             )
         self.radius = radius
+        self.key_frame_only = key_frame_only
         self.point_dims = point_dims
         self.backend_args = backend_args
 
@@ -116,18 +122,22 @@ class LoadDepthFromLidar(BaseTransform):
                 f'frame {results["token"]}: the data set names no LiDAR sweep, so LoadDepthFromLidar has nothing to load; set '
                 f"dataset.data_prefix['pts'] ({_HOW})"
             )
-        frames = [frame if frame in scans else 0 for frame in results['frame'].tolist()]
-        clouds = {}
-        for frame in dict.fromkeys(frames):
-            lidar2ref = scans[frame]['lidar2ref']
-            points = self._points(scans[frame]['lidar_path'], scans[frame]['token'])
-            clouds[frame] = points @ lidar2ref[:3, :3].T + lidar2ref[:3, 3]
-        results['depth'] = [
-            lidar_depth(
-                clouds[frames[view]], results['ref2cam'][view], results['cam2img'][view], image.shape[1::-1], self.radius
-            )
-            for view, image in enumerate(results['img'])
-        ]
+        clouds: dict[int, np.ndarray] = {}
+        maps = []
+        for view, (image, frame) in enumerate(zip(results['img'], results['frame'].tolist(), strict=True)):
+            if self.key_frame_only and frame != 0:
+                maps.append(np.zeros(image.shape[:2], dtype=np.float32))
+                continue
+            source = frame if frame in scans else 0
+            if source not in clouds:
+                lidar2ref = scans[source]['lidar2ref']
+                points = self._points(scans[source]['lidar_path'], scans[source]['token'])
+                clouds[source] = points @ lidar2ref[:3, :3].T + lidar2ref[:3, 3]
+            intrinsics = results['cam2img'][view]
+            if 'warp' in results:
+                intrinsics = results['warp'][view] @ intrinsics
+            maps.append(lidar_depth(clouds[source], results['ref2cam'][view], intrinsics, image.shape[1::-1], self.radius))
+        results['depth'] = maps
         return results
 
     def _points(self, path: str, token: str) -> np.ndarray:
@@ -137,7 +147,9 @@ class LoadDepthFromLidar(BaseTransform):
         return points[np.isfinite(points).all(1)]
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(radius={self.radius}, point_dims={self.point_dims})'
+        return (
+            f'{type(self).__name__}(radius={self.radius}, key_frame_only={self.key_frame_only}, point_dims={self.point_dims})'
+        )
 
 
 def lidar_depth(

@@ -1,5 +1,7 @@
 """Tests of depth maps: files, LiDAR, and what the other transforms do with them."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -162,6 +164,24 @@ def test_views_of_other_frames_take_their_own_sweep(results, tmp_path):
     depth = LoadDepthFromLidar(radius=0)(results)['depth']
     # frame 1 has no sweep of its own
     assert [float(image.max()) for image in depth] == [4, 5, 4]
+    depth = LoadDepthFromLidar(radius=0, key_frame_only=True)(results)['depth']
+    assert [float(image.max()) for image in depth] == [4, 0, 0] and depth[1].shape == depth[0].shape
+
+
+def test_lidar_depth_behind_a_resize_keeps_every_point(results, tmp_path):
+    # on the original image in columns 11 and 17, row 7
+    sweep = np.array([[4.0, 0.2, 0.2, 0.5], [2.0, -1.1, 0.1, 0.5]], dtype='<f4')
+    (tmp_path / 's.bin').write_bytes(sweep.tobytes())
+    scan = dict(frame=0, token='t0', lidar_path=str(tmp_path / 's.bin'), lidarseg_path='', lidar2ref=np.eye(4))
+    results.update(lidar_frames=[scan], warp=np.eye(3)[None])
+    random.seed(0)
+    resize = ResizeCropFlipImages((12, 8), True, resize_lim=(0.5, 0.5), rand_flip=True)
+    small = LoadDepthFromLidar(radius=0)(resize(dict(results, img=list(results['img']))))
+    flipped = small['warp'][0, 0, 0] < 0
+    columns = {11 - 5, 11 - 8} if flipped else {5, 8}
+    assert {tuple(i) for i in np.argwhere(small['depth'][0])} == {(3, column) for column in columns}
+    before = LoadDepthFromLidar(radius=0)(dict(results))
+    assert np.count_nonzero(before['depth'][0]) == 2
 
 
 def test_options_show_in_the_description():
