@@ -36,6 +36,11 @@ std::string build_info() {
   "float alpha_min, float alpha_max, float transmittance_min, float scale_modifier, bool offcentre, bool rect12, bool "   \
   "exact_cap"
 
+#define RAYS_AND_OPTIONS                                                                                                    \
+  "Tensor origins, Tensor directions, Tensor t, Tensor transform, int form, float unit, float shift, float interval, bool " \
+  "infinite_step, float alpha_min, float transmittance_min, float weight_min, float background, float min_spacing, bool "   \
+  "contracted_depth, int distortion, float distortion_interval, bool weights"
+
 TORCH_LIBRARY(gaussian_rasterization, m) {
   // features: (G, C) float32 or (G,) int32 labels. Returns features, depth, alpha, radii and the state of the backward pass,
   // which is empty unless keep_state: light (V, H, W), stop (V, H, W) int32, order (V, G) int32.
@@ -49,5 +54,13 @@ TORCH_LIBRARY(gaussian_rasterization, m) {
       "Tensor opacities, Tensor features, " CAMERAS_AND_OPTIONS
       ", Tensor light, Tensor stop, Tensor order, bool need_features, bool need_geometry, bool need_background) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // Returns features (B, R, C), depth, alpha, transmittance (B, R), distortion (B, R, 0 or 1), weights (B, R, S or 0), count.
+  m.def("march(Tensor density, Tensor features, " RAYS_AND_OPTIONS
+        ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // Returns the gradients of density and features, empty where not needed.
+  m.def(
+      "march_backward(Tensor? grad_features, Tensor? grad_depth, Tensor? grad_alpha, Tensor? grad_light, Tensor? "
+      "grad_distortion, Tensor? grad_weights, Tensor density, Tensor features, " RAYS_AND_OPTIONS
+      ", bool need_density, bool need_features) -> (Tensor, Tensor)");
   m.def("build_info() -> str", &gaussian_rasterization::build_info);
 }

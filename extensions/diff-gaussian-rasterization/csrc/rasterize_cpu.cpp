@@ -18,11 +18,8 @@
 #include <tuple>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "cpu_lists.h"
+#include "cpu_memory.h"
 #include "operators.h"
 
 namespace gaussian_rasterization {
@@ -46,51 +43,6 @@ const Kernels& kernels() {
 }
 
 namespace {
-
-// Ask for large pages behind big fresh memory: faulting it in page by page can cost more than rendering into it.
-void prefer_large_pages(void* memory, size_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t page = 2u << 20;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + bytes) / page * page;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)memory, (void)bytes;
-#endif
-}
-
-Tensor empty_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  Tensor t = at::empty(sizes, options);
-  prefer_large_pages(t.data_ptr(), t.nbytes());
-  return t;
-}
-
-Tensor zeros_large(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  Tensor t = empty_large(sizes, options);
-  // by one thread: several that fault in large pages at once wait for each other
-  if (t.nbytes() > 0) std::memset(t.data_ptr(), 0, t.nbytes());
-  return t;
-}
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-template <typename T>
-std::unique_ptr<T[], Free> zeroed(int64_t count) {
-  void* memory = std::calloc(std::max<int64_t>(count, 1), sizeof(T));
-  TORCH_CHECK_WITH(OutOfMemoryError, memory, "rasterize: no memory for ", count * (int64_t)sizeof(T),
-                   " bytes of gradient rows");
-  prefer_large_pages(memory, count * sizeof(T));
-  return std::unique_ptr<T[], Free>(static_cast<T*>(memory));
-}
-
-struct AlignedBuffer {
-  explicit AlignedBuffer(size_t bytes) : memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
-    TORCH_CHECK_WITH(OutOfMemoryError, memory.get(), "rasterize: no memory for ", bytes, " bytes of scratch space");
-  }
-  std::unique_ptr<void, Free> memory;
-};
 
 // Labels index sums of the tiles.
 void check_labels(const Tensor& labels, int channels) {

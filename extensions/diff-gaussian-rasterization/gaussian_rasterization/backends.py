@@ -23,17 +23,25 @@ def _load() -> tuple[str | None, str | None]:
     try:
         torch.ops.load_library(str(path))
         from . import native  # noqa: F401  (tells PyTorch about shapes and gradients)
+
+        if hasattr(torch.ops.gaussian_rasterization, 'march'):  # an older library has none
+            from . import march_native  # noqa: F401
     except (OSError, RuntimeError) as error:
         return None, f'{path.name} does not load ({error}); it was probably built for another PyTorch'
     return str(path), None
 
 
 LIBRARY, REASON = _load()
-AVAILABLE: dict[str, bool] = {
-    name: name == 'reference'
-    or (LIBRARY is not None and torch._C._dispatch_has_kernel_for_dispatch_key(f'{NAMESPACE}::render', name.upper()))
-    for name in NAMES
-}
+
+
+def _compiled(operator: str, backend: str) -> bool:
+    """Whether the library has an operator of this name for a device."""
+    if LIBRARY is None or not hasattr(getattr(torch.ops, NAMESPACE), operator):
+        return False
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f'{NAMESPACE}::{operator}', backend.upper())
+
+
+AVAILABLE: dict[str, bool] = {name: name == 'reference' or _compiled('render', name) for name in NAMES}
 """Backend -> whether it can be used in this process."""
 
 
@@ -101,3 +109,37 @@ def default_backend(device: torch.device, dtype: torch.dtype = torch.float32) ->
         )
     require_backend(device.type)
     return device.type
+
+
+def choose_backend(caller: str, operator: str, backend: str | None, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend of a call.
+
+    Args:
+        caller: Name of the public function, for messages.
+        operator: The compiled operator that it needs.
+        backend: What the caller asked for.
+        device: Of the tensors.
+        dtype: In which the call computes.
+
+    Raises:
+        ValueError: If the backend does not exist, or fits neither device nor dtype.
+        RuntimeError: If it was not built, or before this function existed.
+    """
+    if backend is None:
+        backend = default_backend(device, dtype)
+    else:
+        require_backend(backend)
+    if backend == 'reference':
+        return backend
+    if device.type != backend:
+        raise ValueError(f"{caller}: backend='{backend}' needs tensors on {backend}, got {device}")
+    if dtype == torch.float64:
+        raise ValueError(
+            f"{caller}: backend='{backend}' computes in float32 but an input is float64; convert it or use backend='reference'"
+        )
+    if not _compiled(operator, backend):
+        raise RuntimeError(
+            f'{caller}: the library was built before {caller} existed. Build it again with\n    {BUILD_COMMAND}\n'
+            "or use backend='reference' (pure PyTorch, slow)."
+        )
+    return backend

@@ -103,7 +103,7 @@ def rasterize(
     if background is not None:
         floats.append(background)
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in floats) else torch.float32
-    name = _choose(backend, means.device, dtype)
+    name = backends.choose_backend('rasterize', 'render', backend, means.device, dtype)
 
     if background is None:
         background = means.new_zeros(channels, dtype=dtype)
@@ -121,18 +121,3 @@ def rasterize(
     cameras = (viewmats, Ks, int(width), int(height))
     with torch.autocast(means.device.type, enabled=False):
         return RasterOutput(*render(means, quats, scales, opacities, features, *cameras, background, settings, tile_mask))
-
-
-def _choose(backend: str | None, device: torch.device, dtype: torch.dtype) -> str:
-    if backend is None:
-        return backends.default_backend(device, dtype)
-    backends.require_backend(backend)
-    if backend != 'reference':
-        if device.type != backend:
-            raise ValueError(f"rasterize: backend='{backend}' needs tensors on {backend}, got {device}")
-        if dtype == torch.float64:
-            raise ValueError(
-                f"rasterize: backend='{backend}' computes in float32 but an input is float64; "
-                "convert it or use backend='reference'"
-            )
-    return backend

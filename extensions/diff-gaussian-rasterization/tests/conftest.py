@@ -1,6 +1,7 @@
-"""Fixtures of the rasteriser's tests; nothing outside this extension is needed, the golden case is optional."""
+"""Fixtures of the tests; nothing outside this extension is needed, the golden cases are optional."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from gaussian_rasterization import backends
 
 REPO = Path(__file__).resolve().parents[3]
+sys.path.append(str(Path(__file__).parent))  # march_scenes, which the fuzz script and the benchmark use, too
 
 
 def pytest_configure(config):

@@ -102,8 +102,8 @@ def check(seed, backend):
             raise SystemExit(f'seed {seed}: gradient of {name} is not finite')
 
 
-def sanitized(arguments):
-    """Build a sanitized copy in a temporary folder and run this script against it."""
+def sanitized(arguments, script=__file__):
+    """Build a sanitized copy in a temporary folder and run a script against it."""
     root = HERE.parent
     with tempfile.TemporaryDirectory() as folder:
         environment = dict(
@@ -123,7 +123,7 @@ def sanitized(arguments):
             # torch and Python leave memory to the system on exit, and torch throws C++ exceptions before ours
             ASAN_OPTIONS='detect_leaks=0:protect_shadow_gap=0',
         )
-        return subprocess.run([sys.executable, __file__, *arguments], env=environment).returncode
+        return subprocess.run([sys.executable, script, *arguments], env=environment).returncode
 
 
 def main():
