@@ -1,9 +1,11 @@
 import logging
 import re
 
+import numpy as np
 import pytest
 import torch
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from torch.utils.data import DataLoader
 
 from projects.occ.datasets import Occ3DNuScenesDataset, SSCBenchKITTI360Dataset, frame_dataset
 from projects.occ.datasets.frame_dataset import FrameDataset
@@ -84,3 +86,42 @@ def test_refused_for_testing(dataset):
     with pytest.raises(ValueError, match='skip_corrupt is for training only: a metric over fewer frames is not comparable'):
         dataset(skip_corrupt=True, test_mode=True)
     assert len(dataset(test_mode=True)) == 4
+
+
+def tokens_of(data, seed, epoch, skip=0):
+    """Tokens of an epoch of a shuffled loader, after the first batches were passed over as in a resumed training."""
+    sampler = DefaultSampler(data, shuffle=True, seed=seed)
+    sampler.set_epoch(epoch)
+    np.random.seed(0)  # noqa: NPY002 - mmengine draws the frame that replaces a damaged one from numpy's global state
+    return [data[index]['data_samples'].token for index in list(sampler)[skip:]]
+
+
+def test_epochs_are_the_same_after_resuming_with_frames_and_skipped_ones(dataset, tiny_root):
+    alone, several = dataset(), dataset(frames=(-1, 0, 1))
+    for epoch in range(3):
+        order = tokens_of(alone, 5, epoch)
+        assert sorted(order) == [f'token0{index}' for index in range(4)]
+        # neighbours change no order, and a resumed epoch goes on where it stopped
+        assert tokens_of(several, 5, epoch) == order
+        assert tokens_of(dataset(frames=(-1, 0, 1)), 5, epoch, skip=2) == order[2:]
+    assert len({tuple(tokens_of(several, 5, epoch)) for epoch in range(6)}) > 1
+
+
+def test_a_damaged_neighbour_is_skipped_like_a_damaged_frame(dataset, tiny_root):
+    _image(tiny_root, 2).unlink()
+    # frames 2 and 3 are a scene: both need the image
+    with pytest.raises(FileNotFoundError, match='image of CAM_BACK, frame token03'):
+        dataset(frames=(0, -1))[3]
+    data = dataset(frames=(0, -1), skip_corrupt=True)
+    data._rand_another = lambda: 1
+    assert [data[index]['data_samples'].token for index in (0, 1, 2)] == ['token00', 'token01', 'token01']
+    assert data.num_skipped == 1
+    # more than one frame of four is too many
+    with pytest.raises(RuntimeError, match='skipped 2 of 4 frames.*frame token03.*CAM_BACK'):
+        data[3]
+
+
+def test_workers_share_the_table_of_frames(dataset):
+    loader = DataLoader(dataset(frames=(0, -1)), batch_size=2, num_workers=2, collate_fn=pseudo_collate)
+    views = [img.shape[0] for batch in loader for img in batch['inputs']['img']]
+    assert views == [12] * 4

@@ -32,7 +32,9 @@ def _scene():
         images.append((blob[..., None] * 250).astype(np.uint8).repeat(3, axis=2))
     sizes = np.tile([float(WIDTH), HEIGHT], (3, 1))
     cam2img = np.tile(intrinsics, (3, 1, 1))
-    return dict(img=images, ref2img=np.stack(ref2img), img_wh=sizes, ori_img_wh=sizes.copy(), cam2img=cam2img), np.stack(points)
+    results = dict(img=images, ref2img=np.stack(ref2img), img_wh=sizes, ori_img_wh=sizes.copy(), cam2img=cam2img)
+    results.update(warp=np.tile(np.eye(3), (3, 1, 1)), cam_names=['a', 'b', 'c'])
+    return results, np.stack(points)
 
 
 def _project(matrix, point):
@@ -78,6 +80,9 @@ def test_pixels_and_matrices_move_together(settings, dtype, seed):
         assert depth == pytest.approx(_project(before['ref2img'][view], point)[1])
         assert np.array_equal(matrix[3], [0, 0, 0, 1])
         assert np.abs(_blob_centre(image) - pixel).max() < 0.25
+        # what moved the matrix is the warp from original pixels to these
+        expected = results['warp'][view] @ before['ref2img'][view][:3]
+        np.testing.assert_allclose(matrix[:3], expected, rtol=1e-12, atol=1e-9)
     assert results['img_wh'].tolist() == [list(settings['final_wh'])] * 3
     # the renderer's cameras are those of the original image
     assert np.array_equal(results['cam2img'], before['cam2img'])
@@ -119,6 +124,63 @@ def test_training_draws_once_per_frame_and_covers_the_limits():
         scales.append(ratio[0, 1, 1])
         flips.append(ratio[0, 0, 0] < 0)
     assert 0.59 < min(scales) < 0.65 and 0.85 < max(scales) <= 0.9 and 8 < sum(flips) < 32
+
+
+def test_warps_of_several_steps_multiply():
+    random.seed(3)
+    results, points = _scene()
+    before = results['ref2img'].copy()
+    for settings in (
+        dict(final_wh=(300, 170), training=True, resize_lim=(0.95, 1.1), rand_flip=True, rot_lim=(-5, 5)),
+        dict(final_wh=(150, 80), training=False),
+        dict(final_wh=(140, 70), training=True, rand_flip=True),
+    ):
+        results = ResizeCropFlipImages(**settings)(results)
+    np.testing.assert_allclose(results['warp'] @ before[:, :3], results['ref2img'][:, :3], rtol=1e-11, atol=1e-8)
+    for image, matrix, point in zip(results['img'], results['ref2img'], points):
+        assert np.abs(_blob_centre(image) - _project(matrix, point)[0]).max() < 0.5
+
+
+def test_each_camera_draws_for_its_images_of_all_frames():
+    random.seed(0)
+    transform = ResizeCropFlipImages(final_wh=(160, 90), training=True, resize_lim=(0.6, 0.9), per_camera=True)
+    results, points = _scene()
+    results.update(img=results['img'] * 2, ref2img=np.tile(results['ref2img'], (2, 1, 1)), cam_names=['a', 'b', 'c'] * 2)
+    results['warp'] = np.tile(np.eye(3), (6, 1, 1))
+    results = transform(results)
+    assert np.array_equal(results['warp'][:3], results['warp'][3:])
+    assert len({warp.tobytes() for warp in results['warp']}) == 3
+    for image, matrix, point in zip(results['img'], results['ref2img'], np.concatenate([points, points])):
+        pixel, _ = _project(matrix, point)
+        if (pixel > 20).all() and (pixel < (140, 70)).all():
+            assert np.abs(_blob_centre(image) - pixel).max() < 0.25
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_cameras_of_different_sizes_get_one_size(training):
+    random.seed(4)
+    results, points = _scene()
+    before = results['ref2img'].copy()
+    # the second camera has half as many pixels, the third is cut to a square
+    results['img'][1] = cv2.resize(results['img'][1], (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
+    before[1, :2] /= 2
+    results['img'][2] = np.ascontiguousarray(results['img'][2][:, 70:250])
+    before[2, 0] -= 70 * before[2, 2]
+    results['ref2img'] = before.copy()
+    transform = ResizeCropFlipImages(
+        final_wh=(160, 88), training=training, resize_lim=(1.0, 1.2), rand_flip=True, relative=True, bot_pct_lim=(0.1, 0.1)
+    )
+    results = transform(results)
+    assert {image.shape for image in results['img']} == {(88, 160, 3)}
+    np.testing.assert_allclose(results['warp'] @ before[:, :3], results['ref2img'][:, :3], rtol=1e-12, atol=1e-9)
+    for view, (image, matrix, point) in enumerate(zip(results['img'], results['ref2img'], points)):
+        pixel, _ = _project(matrix, point)
+        if (pixel > 20).all() and (pixel < (140, 68)).all():
+            assert np.abs(_blob_centre(image) - pixel).max() < 0.5
+        # at least the covering factor, at most 1.2 times that
+        size = ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2), (180, HEIGHT))[view]
+        covering = max(160 / size[0], 88 / size[1])
+        assert covering * 0.99 <= results['warp'][view][1, 1] <= covering * 1.21
 
 
 def test_resize_by_a_round_factor_keeps_the_round_size():

@@ -1,4 +1,5 @@
 import cv2
+import mmcv
 import numpy as np
 import pytest
 
@@ -65,3 +66,32 @@ def test_damaged_image_is_an_error(images, tmp_path, data):
     (tmp_path / 'B.jpg').write_bytes(data)
     with pytest.raises(ValueError, match='is not a complete image'):
         LoadMultiViewImages()(images)
+
+
+def test_the_warp_starts_as_identity_and_originals_are_kept(images):
+    results = LoadMultiViewImages(keep_originals=True)(dict(images))
+    assert np.array_equal(results['warp'], np.tile(np.eye(3), (2, 1, 1))) and results['warp'].dtype == np.float64
+    for image, original in zip(results['img'], results['originals']):
+        assert np.array_equal(image, original) and not np.shares_memory(image, original)
+    assert 'originals' not in LoadMultiViewImages()(dict(images))
+
+
+def test_images_in_memory_are_taken_as_they_are():
+    arrays = [np.full((4, 6, 3), 7.4, np.float32), np.zeros((3, 5, 3), np.uint8)]
+    results = LoadMultiViewImages(keep_originals=True)(dict(token='t0', cam_names=['a', 'b'], img=list(arrays)))
+    assert all(one is other for one, other in zip(results['img'], arrays))
+    assert results['ori_img_wh'].tolist() == [[6, 4], [5, 3]]
+    assert results['originals'][0].dtype == np.uint8 and (results['originals'][0] == 7).all()
+    with pytest.raises(ValueError, match=r'depth map of b has the shape \(4, 6\), its image \(3, 5\)'):
+        depth = [np.zeros((4, 6), np.float32)] * 2
+        LoadMultiViewImages()(dict(token='t0', cam_names=['a', 'b'], img=list(arrays), depth=depth))
+
+
+def test_an_image_that_stands_in_is_decoded_once(images, monkeypatch):
+    decoded = []
+    real = mmcv.imfrombytes
+    monkeypatch.setattr(mmcv, 'imfrombytes', lambda *args, **kwargs: decoded.append(1) or real(*args, **kwargs))
+    twice = dict(images, img_paths=images['img_paths'] * 2, cam_names=images['cam_names'] * 2)
+    found = LoadMultiViewImages()(twice)['img']
+    assert len(found) == 4 and len(decoded) == 2
+    assert np.array_equal(found[0], found[2]) and not np.shares_memory(found[0], found[2])
