@@ -104,6 +104,7 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
                 if (mask := _stack_field(samples, f'mask_{name}', torch.bool)) is not None
             },
             view_missing=stacked('view_missing'),
+            originals=self._originals(inputs),
             depths=self._depths(inputs, images),
             voxel_pixels=stacked('voxel_pixels'),
             voxel_visible=stacked('voxel_visible'),
@@ -127,6 +128,11 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
                 )
             item.checked(f'sample {token}', skew=not self.renders)
         return Cameras.stack(inputs['cameras'])
+
+    def _originals(self, inputs: dict) -> list[list[Tensor]] | None:
+        if 'originals' not in inputs:
+            return None
+        return [[image.to(self.device) for image in images] for images in inputs['originals']]
 
     def _check_labels(self, samples: Sequence[OccDataSample], tokens: Sequence[str]) -> None:
         for sample, token in zip(samples, tokens, strict=True):

@@ -38,6 +38,16 @@ def test_without_depth_there_is_none(preprocessor):
     assert out.images.shape == (1, 2, 3, 4, 4) and out.depths is None and out.labels is None and out.masks == {}
 
 
+def test_originals_reach_the_batch_as_they_are(preprocessor):
+    data = batch((4, 4), (4, 4), depth=False)
+    images = [[torch.full((3, 5 + i, 7), 10 * n + i, dtype=torch.uint8) for i in range(2)] for n in range(2)]
+    data['inputs'].update(originals=images, view_missing=[torch.tensor([False, True]), torch.tensor([False, False])])
+    out = preprocessor(data)['inputs']
+    assert [[tuple(image.shape) for image in sample] for sample in out.originals] == [[(3, 5, 7), (3, 6, 7)]] * 2
+    assert all(torch.equal(a, b) for one, two in zip(out.originals, images) for a, b in zip(one, two))
+    assert out.view_missing.tolist() == [[False, True], [False, False]]
+
+
 def test_depth_of_another_size_is_refused(preprocessor):
     data = batch((4, 4))
     data['inputs']['depth'][0] = data['inputs']['depth'][0][:1]

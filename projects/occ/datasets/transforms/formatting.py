@@ -22,9 +22,10 @@ class PackOccInputs(BaseTransform):
 
     The result is ``dict(inputs=..., data_samples=OccDataSample)``. ``inputs`` holds what a network or a supervision may see,
     and becomes an ``OccBatch`` in the data preprocessor: ``img`` (V, 3, H, W) uint8 or float32 BGR; ``cameras``, a
-    :class:`Cameras` of one sample, float64; ``img_wh`` (V, 2) float32; and as far as they were loaded ``depth`` (V, H, W)
-    float32, metres, 0 = none, ``voxel_pixels``, ``voxel_visible``, ``frustum_index`` and ``frustums``. The data sample holds
-    labels, masks, names and the cameras of the key frame, for metrics and pictures; see :class:`OccDataSample`.
+    :class:`Cameras` of one sample, float64; ``img_wh`` (V, 2) float32; and as far as they are there ``depth`` (V, H, W)
+    float32, metres, 0 = none, ``originals``, a list of V (3, h, w) uint8 RGB images, ``view_missing`` (V,) bool,
+    ``voxel_pixels``, ``voxel_visible``, ``frustum_index`` and ``frustums``. The data sample holds labels, masks, names and the
+    cameras of the key frame, for metrics and pictures; see :class:`OccDataSample`.
 
     Args:
         extra_meta_keys: Further keys of the pipeline's dict to keep as meta information.
@@ -55,6 +56,11 @@ class PackOccInputs(BaseTransform):
         )
         if 'depth' in results:
             inputs['depth'] = self._depth(results)
+        if 'originals' in results:
+            # RGB, as targets compare colours
+            inputs['originals'] = [
+                torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))) for image in results['originals']
+            ]
         if 'view_missing' in results:
             inputs['view_missing'] = torch.from_numpy(np.asarray(results['view_missing'], dtype=bool))
         for key, dtype in _TABLES.items():

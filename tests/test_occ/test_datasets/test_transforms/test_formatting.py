@@ -61,3 +61,31 @@ def test_images_of_different_size_are_refused(results):
         ValueError, match=r"frame t0: images of one frame must have one size.*'CAM_B': \(6, 3\).*ResizeCropFlipImages"
     ):
         PackOccInputs()(results)
+
+
+def test_views_of_other_frames_are_packed_for_the_network_alone(results):
+    for key in ('img', 'cam_names', 'img_paths'):
+        results[key] = results[key] * 2
+    for key in ('img_wh', 'ori_img_wh', 'ref2img', 'ref2cam', 'cam2img'):
+        results[key] = np.concatenate([results[key], results[key] + 1])
+    results.update(frame=np.array([0, 0, -1, -1]), view_missing=np.array([False, False, False, True]))
+    results['warp'] = np.random.default_rng(1).normal(size=(4, 3, 3))
+    results['originals'] = [np.arange((4 + i) * 6 * 3, dtype=np.uint8).reshape(4 + i, 6, 3) for i in range(4)]
+    packed = PackOccInputs()(results)
+    inputs, sample = packed['inputs'], packed['data_samples']
+    assert inputs['img'].shape == (4, 3, 4, 6) and inputs['view_missing'].tolist() == [False, False, False, True]
+    cameras = inputs['cameras']
+    assert cameras.frame.tolist() == [0, 0, -1, -1] and cameras.at(-1).sizes.tolist() == [[[13, 9]] * 2]
+    assert cameras.warp.dtype == torch.float64 and np.array_equal(cameras.warp[0].numpy(), results['warp'])
+    assert np.array_equal(cameras.ref2cam[0].numpy(), results['ref2cam'])
+    for image, original in zip(inputs['originals'], results['originals']):
+        assert image.dtype == torch.uint8 and np.array_equal(image.numpy().transpose(1, 2, 0)[..., ::-1], original)
+    # pictures and metrics are about the key frame
+    assert sample.cam_names == ['CAM_A', 'CAM_B'] and sample.ref2cam.shape == (2, 4, 4) and len(sample.img_paths) == 2
+
+
+def test_what_is_not_known_is_not_packed(results):
+    for key in ('lidar2ego', 'ego2global', 'lidar_path', 'img_paths', 'scene_name', 'frame_idx'):
+        del results[key]
+    sample = PackOccInputs()(results)['data_samples']
+    assert set(sample.metainfo_keys()) == {'token', 'cam_names', 'ref2img', 'img_wh', 'ref2cam', 'cam2img', 'ori_img_wh'}
