@@ -5,6 +5,7 @@ frames. Every child is trained for 20 iterations and tested here, by the tools.
 """
 
 import ast
+import copy
 import importlib.util
 import json
 import math
@@ -19,7 +20,9 @@ import torch
 import yaml
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
+from mmengine.runner import Runner
 
+from projects.occ.engine.config_options import apply_cfg_options
 from projects.occ.structures import VoxelGrid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -263,3 +266,48 @@ def test_a_model_of_ones_own_trains_by_config(suffix, tool, frames, tmp_path):
     rows, metrics = train_and_test(path, frames('occ3d'), tool, tmp_path, iterations=4)
     losses_of(rows, suffix, iterations=4)
     assert 0 <= metrics['mIoU'] <= 1
+
+
+DECODER = 'model.aggregator.gaussians.{}=True'
+# what README.md and docs/configs.md offer as overrides, and every switch of the Gaussians
+DOCUMENTED = [
+    'model.aggregator=None',
+    'model.aggregator.loss.bev_sem=0 model.aggregator.loss.bev_depth=0',
+    'model.aggregator.loss.cam_sem=0 model.aggregator.loss.cam_depth=0',
+    'model.aggregator.loss.cam_depth=0 model.aggregator.loss.bev_depth=0',
+    'model.aggregator.loss.cam_sem=0 model.aggregator.loss.bev_sem=0',
+    'model.aggregator.loss.mask_elems=True',
+    'model.aggregator.loss.kl_loss=True',
+    'model.aggregator.gaussians.feat_channels=None',
+    'model.aggregator.gaussians.with_cp=True model.occ_head.with_cp=True model.view_encoder.with_cp=True',
+    'model.aggregator.gaussians.transfer_colors=False',
+    'model.aggregator.gaussians.overwrite_scales=False',
+    *map(DECODER.format, ('transfer_opacity', 'overwrite_opacity', 'mask_elements', 'overwrite_rotations')),
+    'model.occ_head.loss_occ=None',
+    'model.occ_head.loss_occ=None model.aggregator.gaussians.transfer_opacity=True',
+    'model.occ_head.loss_occ.lovasz_weight=0',
+]
+
+
+@pytest.mark.parametrize('family', list(FULL))
+def test_every_parameter_learns_under_every_documented_override(family, tool, frames, subtests):
+    """A trainable parameter without gradient ends a distributed training at its second iteration."""
+    benchmark = next(benchmark for name, benchmark in CELLS if name == family)
+    path, data = small_path(family, benchmark, '_gaussrender'), frames(FORMATS[benchmark])
+    batch = None
+    # the switches of the aggregator once, what concerns the network for each
+    for documented in DOCUMENTED if family == 'tpvformer' else [text for text in DOCUMENTED if '.aggregator.' not in text]:
+        args = tool('train').parse_args([str(path), *overrides(load(path), data, 1)])
+        cfg = copy.deepcopy(load(path))
+        apply_cfg_options(cfg, args.cfg_options, allow_new_keys=True)
+        options = tool('train').parse_args([str(path), '--cfg-options', *documented.split()]).cfg_options
+        apply_cfg_options(cfg, options)
+        with subtests.test(documented):
+            if batch is None:
+                batch = next(iter(Runner.build_dataloader(cfg.train_dataloader)))
+            model = MODELS.build(cfg.model)
+            model.init_weights()
+            losses, _ = model.parse_losses(model(**model.data_preprocessor(copy.deepcopy(batch), training=True), mode='loss'))
+            losses.backward()
+            idle = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
+            assert not idle

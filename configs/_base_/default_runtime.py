@@ -46,6 +46,8 @@ default_hooks = dict(
         path=None,
         fps=2.0,
     ),
+    # too little shared memory for loader workers is told before they start; nobody waits longer for a batch (seconds)
+    loader_workers=dict(type='LoaderWorkersHook', timeout=900),
     # an interrupted and resumed training gives the losses of an uninterrupted one
     random_state=dict(type='RandomStateHook'),
     # several processes: one batch normalisation, before it is judged or saved

@@ -166,6 +166,9 @@ class ClassLogitsField(nn.Module):
             for layer in self.mlp_coarse[::2]:
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+            if transfer_colors and overwrite_scales and (transfer_opacity or overwrite_opacity):
+                # nothing that it says is rendered; parameters without gradient stop a distributed training
+                self.mlp_coarse.requires_grad_(False)
 
     @property
     def output_sizes(self) -> tuple[int, int, int, int, int]:

@@ -87,6 +87,10 @@ class SurroundOccHead(BaseOccHead):
             in_channels = out_channels
         num_logits = self.grid.num_classes if use_semantic else 1
         self.occ = ModuleList(nn.Conv3d(channels[i], num_logits, kernel_size=1, bias=False) for i in out_indices)
+        if self.loss_occ is None:
+            # rendering sees the finest output alone; parameters without gradient stop a distributed training
+            for coarse in self.occ[:-1]:
+                coarse.requires_grad_(False)
 
     def _check_volumes(self, volumes: Sequence[Tensor]) -> None:
         expected = [(dims, *cells) for dims, cells in zip(self.embed_dims, self.cells)]

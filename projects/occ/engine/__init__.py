@@ -12,6 +12,7 @@ from .file_io import AtomicLocalBackend, check_writable
 from .hooks import (
     AtomicCheckpointHook,
     CheckpointKeyHook,
+    LoaderWorkersHook,
     LossGuardHook,
     NormStatisticsHook,
     PlainCheckpointHook,
@@ -33,6 +34,7 @@ __all__ = [
     'ConfigOptionError',
     'DeviceAwareDistributedDataParallel',
     'LaunchError',
+    'LoaderWorkersHook',
     'LossGuardHook',
     'NonFiniteLossError',
     'NormStatisticsHook',

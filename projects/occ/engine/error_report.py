@@ -15,6 +15,7 @@ from .errors import OccError
 _ROOT = Path(__file__).resolve().parents[3]
 _WORKER = re.compile(r'Caught (\w+) in DataLoader worker process \d+\.\nOriginal Traceback')
 _UNREGISTERED = re.compile(r'(\S+) is not in the (?:[^:\s]+::)?(.+?) registry\.')
+_LOADER = re.compile(r'DataLoader (worker .*(killed by signal|exited unexpectedly)|timed out)')
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _FRAME = re.compile(r'^  File "(.+?)", line \d+.*\n    (.*)$', re.MULTILINE)
 
@@ -24,7 +25,7 @@ def user_message(error: BaseException) -> str | None:
 
     Such errors name what was expected, what came and what to do; their stack trace adds nothing. They are known by the
     ``raise`` statement that they come from. Errors of libraries, and of operations that fail by themselves, need the trace, but
-    for three that everybody meets: a full disk, a misspelt ``type``, a logging back end that is not installed.
+    for four that everybody meets: a full disk, a misspelt ``type``, a logging back end that is not installed, a dead worker.
 
     Args:
         error: A caught exception, also one that a data loader brings from a worker process.
@@ -62,6 +63,13 @@ def _message_of_library(error: BaseException, frames: traceback.StackSummary) ->
         name, kind = unregistered.groups()
         found = [r for r in vars(mmengine.registry).values() if isinstance(r, Registry) and r.name == kind]
         return unknown_type(name.strip('\'"'), found[0]) if found else None
+    if isinstance(error, RuntimeError) and _LOADER.search(str(error)):
+        reason = str(error).split('. ')[0].rstrip('.')
+        return (
+            f'{reason}. A loader worker was killed or hangs: mostly it lacked memory, or shared memory (/dev/shm; for a '
+            'container docker run --shm-size=16g or --ipc=host), or a disk does not answer. num_workers=0 of the data loader '
+            'loads in the main process; its timeout (seconds) is a key beside it'
+        )
     if isinstance(error, ImportError) and frames and Path(frames[-1].filename).name == 'vis_backend.py':
         return f'{error}. The back end is one of visualizer.vis_backends; requirements/optional.txt names what it needs'
     return None

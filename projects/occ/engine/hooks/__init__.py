@@ -1,6 +1,7 @@
 """Hooks of mmengine's Runner, one concern each."""
 
 from .checkpoint_hooks import AtomicCheckpointHook, CheckpointKeyHook, PlainCheckpointHook
+from .loader_workers_hook import LoaderWorkersHook
 from .loss_guard_hook import LossGuardHook
 from .norm_statistics_hook import NormStatisticsHook
 from .prediction_writer_hook import PredictionWriterHook
@@ -10,6 +11,7 @@ from .resume_settings_hook import ResumeSettingsHook
 __all__ = [
     'AtomicCheckpointHook',
     'CheckpointKeyHook',
+    'LoaderWorkersHook',
     'LossGuardHook',
     'NormStatisticsHook',
     'PlainCheckpointHook',
