@@ -42,7 +42,13 @@ ALLOWED = {
         *MM,
     ),
     **{f'projects.{family}': (*LOW, 'projects.occ.models', *MM) for family in FAMILIES},
-    'projects.gaussianocc': (*LOW, 'projects.occ.models', 'projects.rendering.pose_vectors', *MM),
+    'projects.gaussianocc': (
+        *LOW,
+        'projects.occ.models',
+        # geometry of images and motions, no supervision
+        *(f'projects.rendering.{name}' for name in ('frame_images', 'photometric', 'pose_vectors')),
+        *MM,
+    ),
     'projects.preparation': (*LOW, *FILES, 'projects.occ.datasets', 'mmengine'),
     'projects.streets': (STRUCTURES, *FILES, 'projects.occ.datasets', *FORMAT_WRITERS),
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
@@ -68,9 +74,9 @@ LEVELS = {
         ('occ3d_nuscenes_dataset', 'surroundocc_nuscenes_dataset'),
     ),
     'projects.rendering': (
-        ('rendered', 'camera_strategies', 'pose_vectors', 'photometric', 'regularizers', 'rig_depth'),
-        ('camera_sampler', 'fields', 'losses', 'splat', 'targets'),
-        ('views',),
+        ('rendered', 'camera_strategies', 'pose_vectors', 'photometric', 'regularizers', 'frame_images', 'rig_depth'),
+        ('camera_sampler', 'fields', 'free_logit_field', 'losses', 'splat', 'targets'),
+        ('views', 'key_cameras', 'image_terms'),
         ('supervision',),
         ('registered_parts',),
     ),

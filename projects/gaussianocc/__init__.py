@@ -2,8 +2,9 @@
 
 from .average_lift import AverageLiftViewEncoder
 from .depth_network import DepthNetwork
+from .depth_pose_model import DepthPoseModel
 from .gaussianocc_neck import GaussianOccNeck
 from .hourglass_head import HourglassOccHead
 from .pose_network import PoseNetwork
 
-__all__ = ['AverageLiftViewEncoder', 'DepthNetwork', 'GaussianOccNeck', 'HourglassOccHead', 'PoseNetwork']
+__all__ = ['AverageLiftViewEncoder', 'DepthNetwork', 'DepthPoseModel', 'GaussianOccNeck', 'HourglassOccHead', 'PoseNetwork']

@@ -9,7 +9,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from projects.occ.structures import ContractedGrid, VoxelGrid
+from projects.occ.structures import ContractedGrid, OccBatch, VoxelGrid
 
 ALIGNMENTS = ('corner', 'mixed')
 
@@ -87,12 +87,12 @@ class AverageLiftViewEncoder(BaseModule):
         self.shape = lattice.shape
         self.register_buffer('points', lattice.centers().reshape(-1, 3), persistent=False)
 
-    def forward(self, img_feats: Sequence[Tensor], cameras: Mapping[str, Any]) -> Tensor:
+    def forward(self, img_feats: Sequence[Tensor], batch: OccBatch) -> Tensor:
         """Lifts.
 
         Args:
             img_feats: Feature maps, each (B, N, C, h, w).
-            cameras: ``ref2img`` (B, N, 4, 4) and ``input_wh`` as in ``OccSegmentor.camera_inputs``.
+            batch: The batch of the same N views, for its cameras.
 
         Returns:
             (B, C, X, Y, Z) float32.
@@ -101,7 +101,7 @@ class AverageLiftViewEncoder(BaseModule):
         # single precision: half has too few digits for matrices in pixels and for points hundreds of metres away
         with torch.autocast(features.device.type, enabled=False):
             lifted = [
-                average_lift(feature.float(), self.points, matrix, cameras['input_wh'], self.align)
-                for feature, matrix in zip(features, cameras['ref2img'])
+                average_lift(feature.float(), self.points, matrix, batch.input_wh, self.align)
+                for feature, matrix in zip(features, batch.cameras.ref2img)
             ]
         return torch.stack(lifted).unflatten(2, self.shape)

@@ -21,7 +21,7 @@ SOURCES = dict(
 FOLDER = ('encoder', 'depth', 'pose_encoder', 'pose')
 NUMBERS = ('encoder.height', 'encoder.width')  # entries of encoder.pth that are plain numbers
 # Where a model that learns its motions keeps the network for them.
-POSE_NETWORK = 'aggregator.views.pose_network.'
+POSE_NETWORK = 'aggregator.target.poses.'
 PARTS = dict(authors_pose=(POSE_NETWORK,))  # what a file of that source fills; nothing else of a model is missing then
 
 # Original prefix -> ours; None: the entry has no counterpart here. The first prefix that fits counts.

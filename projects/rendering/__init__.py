@@ -3,16 +3,21 @@
 from .camera_sampler import CameraSampler
 from .camera_strategies import build_camera_strategy
 from .fields import ClassLogitsField
+from .free_logit_field import FreeLogitField
+from .key_cameras import KeyFrameCameras
 from .losses import Term
 from .rendered import Rendered
 from .splat import SplatRenderer
 from .supervision import RenderSupervision, SupervisionGroup, rendered_losses
-from .targets import LabelTarget, Target
+from .targets import ImageTarget, LabelTarget, Target
 from .views import MeasuredRays, SampledCameras
 
 __all__ = [
     'CameraSampler',
     'ClassLogitsField',
+    'FreeLogitField',
+    'ImageTarget',
+    'KeyFrameCameras',
     'LabelTarget',
     'MeasuredRays',
     'RenderSupervision',

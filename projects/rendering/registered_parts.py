@@ -7,15 +7,41 @@ from mmdet3d.registry import MODELS
 
 from projects.occ.structures import VoxelGrid
 
+from . import image_terms  # noqa: F401  (names its terms)
 from .fields import ClassLogitsField
+from .free_logit_field import FreeLogitField
+from .key_cameras import KeyFrameCameras
 from .losses import Term
+from .rig_depth import RigDepthLoss
 from .splat import SplatRenderer
 from .supervision import RenderSupervision, SupervisionGroup
-from .targets import LabelTarget
+from .targets import ImageTarget, LabelTarget
 from .views import MeasuredRays, SampledCameras
 
-for _part in (ClassLogitsField, LabelTarget, MeasuredRays, SampledCameras, SplatRenderer):
+for _part in (
+    ClassLogitsField,
+    FreeLogitField,
+    KeyFrameCameras,
+    LabelTarget,
+    MeasuredRays,
+    RigDepthLoss,
+    SampledCameras,
+    SplatRenderer,
+):
     MODELS.register_module(module=_part)
+
+
+@MODELS.register_module(name='ImageTarget')
+class ConfiguredImageTarget(ImageTarget):
+    """:class:`ImageTarget` from a config block.
+
+    Args:
+        poses: Config of a pose network, for example ``dict(type='PoseNetwork', frozen=True, ...)``; None: the data set's poses.
+        **kwargs: Other arguments of :class:`ImageTarget`.
+    """
+
+    def __init__(self, poses: Mapping[str, Any] | None = None, **kwargs) -> None:
+        super().__init__(poses=None if poses is None else MODELS.build(poses), **kwargs)
 
 
 @MODELS.register_module(name='RenderSupervision')

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projects.occ.structures import Cameras, OccField, VoxelGrid
+from projects.occ.structures import Cameras, ContractedGrid, OccField, VoxelGrid
 
 from .rendered import Rendered
 
@@ -134,13 +134,13 @@ class SplatRenderer(nn.Module):
         self.backend = backend
         self.settings = dict(settings or {})
         check_rasterizer(self.backend, self.settings)
-        self._centers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._centers: dict[tuple[VoxelGrid | ContractedGrid, torch.device, torch.dtype], Tensor] = {}
 
-    def centers(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Voxel centres (P, 3), metres, computed in float64 once per device and number format."""
-        key = (torch.device(device), dtype)
+    def centers(self, grid: VoxelGrid | ContractedGrid, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Voxel centres (P, 3), metres, computed in float64 once per grid, device and number format."""
+        key = (grid, torch.device(device), dtype)
         if key not in self._centers:
-            self._centers[key] = self.grid.centers(device, torch.float64).to(dtype).view(-1, 3)
+            self._centers[key] = grid.centers(device, torch.float64).to(dtype).view(-1, 3)
         return self._centers[key]
 
     def forward(self, field: OccField, cameras: Cameras, known: Tensor | None = None, cull: str | None = None) -> Rendered:
@@ -158,7 +158,7 @@ class SplatRenderer(nn.Module):
         """
         opacity = field.opacity.flatten(1)  # (B, P)
         cameras = cameras.to(device=opacity.device, dtype=opacity.dtype)
-        centers = self.centers(opacity.device, opacity.dtype)
+        centers = self.centers(field.grid, opacity.device, opacity.dtype)
         shown = self._shown(field, cameras, known, cull, centers)
         # (B, P, C) as networks leave them in memory, or (B, P) class ids
         features = field.features.flatten(1) if field.has_ids else field.features.flatten(2).transpose(1, 2)

@@ -6,6 +6,7 @@ from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet3d.registry import MODELS
 
 from projects.gaussianocc.checkpoint import POSE_NETWORK, to_project_state_dict
+from projects.occ.structures import Cameras, OccBatch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -105,8 +106,10 @@ def normalised(images):
     return (images.float() / 255 - mean) / std
 
 
-def cameras(case):
-    """What view encoders get of the case's cameras."""
+def batch(case, images, ref2cam=None, K=None):
+    """The case's cameras, or others, with network images (B, N, 3, H, W)."""
     inputs, config = case['inputs'], case['config']
-    ref2img = inputs['K_scaled'][0] @ torch.linalg.inv(inputs['cam2ego'])
-    return dict(ref2img=ref2img[None], input_wh=(config['W'], config['H']))
+    ref2cam = torch.linalg.inv(inputs['cam2ego'])[None] if ref2cam is None else ref2cam
+    K = inputs['K_scaled'][0][None, :, :3, :3].expand(len(ref2cam), -1, 3, 3)[:, : ref2cam.shape[1]] if K is None else K
+    sizes = torch.tensor([config['W'], config['H']]).expand(*ref2cam.shape[:2], 2)
+    return OccBatch(cameras=Cameras(ref2cam, K, sizes), images=images, image_sizes=sizes.float())

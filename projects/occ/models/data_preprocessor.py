@@ -104,7 +104,7 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
                 if (mask := _stack_field(samples, f'mask_{name}', torch.bool)) is not None
             },
             view_missing=stacked('view_missing'),
-            originals=self._originals(inputs),
+            **{key: self._lists(inputs, key) for key in ('originals', 'image_masks', 'pseudo_labels')},
             depths=self._depths(inputs, images),
             voxel_pixels=stacked('voxel_pixels'),
             voxel_visible=stacked('voxel_visible'),
@@ -129,15 +129,14 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
             item.checked(f'sample {token}', skew=not self.renders)
         return Cameras.stack(inputs['cameras'])
 
-    def _originals(self, inputs: dict) -> list[list[Tensor]] | None:
-        if 'originals' not in inputs:
-            return None
-        return [[image.to(self.device) for image in images] for images in inputs['originals']]
-
     def _check_labels(self, samples: Sequence[OccDataSample], tokens: Sequence[str]) -> None:
         for sample, token in zip(samples, tokens, strict=True):
             if self.grid is not None and 'gt_occ' in sample:
                 self.grid.check_labels(sample.gt_occ, f'gt_occ of sample {token}')
+
+    def _lists(self, inputs: dict, key: str) -> list[list[Tensor]] | None:
+        """Tensors of one image each, whose sizes may differ, on the device; None if a sample has none."""
+        return [[part.to(self.device) for part in row] for row in inputs[key]] if key in inputs else None
 
     def _depths(self, inputs: dict, images: Tensor) -> Tensor | None:
         """Depth maps (B, V, H, W) of the batch on the device, padded like the images, or None if there are none."""

@@ -21,7 +21,10 @@ class OccBatch:
             all exist.
         scene: (B, 3, 3), augmentation of the scene: takes points of the reference frame as it was recorded to the one that
             cameras, labels, masks and points refer to (mirrored, for example); None: there is none.
-        originals: B lists of V images (3, h, w) uint8 RGB as they are on disk, for targets that compare colours, or None.
+        originals: B lists of V images (3, h, w) uint8 RGB as they are on disk or, whole, smaller, for targets that compare
+            colours, or None.
+        image_masks: B lists of V masks (h, w) bool of the key frame's images, False on the own car, or None.
+        pseudo_labels: B lists of V class maps (h, w) int16 of the key frame's images, -1 where there is no class, or None.
         labels: (B, X, Y, Z) int64 class ids and ``grid.ignore_index``, checked, or None.
         masks: Voxels that a sensor sees by its name (``'camera'``, ``'lidar'``), each (B, X, Y, Z) bool.
         depths: (B, V, H, W), depth maps at the network images, metres along the optical axis, 0 where unknown, or None.
@@ -41,6 +44,8 @@ class OccBatch:
     view_missing: Tensor | None = None
     scene: Tensor | None = None
     originals: list[list[Tensor]] | None = None
+    image_masks: list[list[Tensor]] | None = None
+    pseudo_labels: list[list[Tensor]] | None = None
     labels: Tensor | None = None
     masks: dict[str, Tensor] = field(default_factory=dict)
     depths: Tensor | None = None

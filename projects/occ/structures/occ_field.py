@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .contracted_grid import ContractedGrid
 from .voxel_grid import VoxelGrid
 
 
@@ -14,7 +15,8 @@ class OccField:
     """Opacity and features of every voxel of B samples. Renderers blend what is here and know nothing of classes.
 
     Attributes:
-        grid: The voxel grid; its reference frame is that of the cameras and rays.
+        grid: The voxel grid, or a contracted one; its reference frame is that of the cameras and rays. ``grid.centers`` are the
+            places of the voxels.
         opacity: (B, X, Y, Z), in [0, 1], of a voxel that a ray crosses from side to side.
         features: (B, C, X, Y, Z), already activated (probabilities, colours, logits to be blended: whatever the target has); or
             (B, X, Y, Z) int64, a class id per voxel that stands for its one-hot row of C numbers.
@@ -26,7 +28,7 @@ class OccField:
             from ``opacity``.
     """
 
-    grid: VoxelGrid
+    grid: VoxelGrid | ContractedGrid
     opacity: Tensor
     features: Tensor
     background: Tensor

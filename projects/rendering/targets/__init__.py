@@ -1,6 +1,7 @@
 """Targets: what renderings of a prediction are compared with."""
 
+from .images import ImageComparison, ImageTarget
 from .labels import LabelTarget, labels_from_points
 from .target import Target, Values
 
-__all__ = ['LabelTarget', 'Target', 'Values', 'labels_from_points']
+__all__ = ['ImageComparison', 'ImageTarget', 'LabelTarget', 'Target', 'Values', 'labels_from_points']

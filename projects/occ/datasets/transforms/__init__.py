@@ -11,8 +11,10 @@ from .loading import LoadMultiViewImages
 from .pseudo_labels import LoadPseudoLabels
 from .scene_flip import RandomFlipScene
 from .voxel_projections import LoadVoxelProjections
+from .whole_images import JitterColors, ResizeImages
 
 __all__ = [
+    'JitterColors',
     'LoadDepthFromLidar',
     'LoadDepthMaps',
     'LoadDepthPixels',
@@ -27,4 +29,5 @@ __all__ = [
     'RandomFlipScene',
     'RandomMirrorGrid',
     'ResizeCropFlipImages',
+    'ResizeImages',
 ]

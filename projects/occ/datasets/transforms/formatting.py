@@ -14,6 +14,8 @@ _VIEW_META = ('cam_names', 'img_paths')
 _PLAIN_META = ('token', 'scene_name', 'frame_idx', 'lidar_path')
 # Tables for the network alone, see LoadVoxelProjections.
 _TABLES = dict(voxel_pixels=np.int64, voxel_visible=bool, frustum_index=np.int16)
+# Maps of the key frame's images, each as large as its original image.
+_IMAGE_MAPS = dict(image_masks=bool, pseudo_labels=np.int16)
 
 
 @TRANSFORMS.register_module()
@@ -23,9 +25,10 @@ class PackOccInputs(BaseTransform):
     The result is ``dict(inputs=..., data_samples=OccDataSample)``. ``inputs`` holds what a network or a supervision may see,
     and becomes an ``OccBatch`` in the data preprocessor: ``img`` (V, 3, H, W) uint8 or float32 BGR; ``cameras``, a
     :class:`Cameras` of one sample, float64; ``img_wh`` (V, 2) float32; and as far as they are there ``depth`` (V, H, W)
-    float32, metres, 0 = none, ``originals``, a list of V (3, h, w) uint8 RGB images, ``view_missing`` (V,) bool,
-    ``voxel_pixels``, ``voxel_visible``, ``frustum_index`` and ``frustums``. The data sample holds labels, masks, names and the
-    cameras of the key frame, for metrics and pictures; see :class:`OccDataSample`.
+    float32, metres, 0 = none, ``voxel_pixels``, ``voxel_visible``, ``frustum_index``, ``frustums``, ``view_missing``
+    (V,) bool, and lists of one tensor per image: ``originals`` (3, h, w) uint8 RGB, ``image_masks`` (h, w) bool,
+    ``pseudo_labels`` (h, w) int16. The data sample holds labels, masks, names and the cameras of the key frame, for metrics
+    and pictures; see :class:`OccDataSample`.
 
     Args:
         extra_meta_keys: Further keys of the pipeline's dict to keep as meta information.
@@ -66,6 +69,9 @@ class PackOccInputs(BaseTransform):
         for key, dtype in _TABLES.items():
             if key in results:
                 inputs[key] = torch.from_numpy(np.ascontiguousarray(results[key], dtype=dtype))
+        for key, dtype in _IMAGE_MAPS.items():
+            if key in results:
+                inputs[key] = [torch.from_numpy(np.ascontiguousarray(values, dtype=dtype)) for values in results[key]]
         if 'frustums' in results:
             inputs['frustums'] = int(results['frustums'])
         return dict(inputs=inputs, data_samples=self._sample(results))
