@@ -10,7 +10,7 @@ EXTENSION = ROOT / 'extensions' / 'diff-gaussian-rasterization' / 'gaussian_rast
 FAMILIES = ('bevdet', 'tpvformer', 'surroundocc', 'symphonies')
 STRUCTURES, FUNCTIONAL = 'projects.occ.structures', 'projects.occ.evaluation.functional'
 LOW = (STRUCTURES, FUNCTIONAL)
-FILES = ('projects.occ.atomic_write', 'projects.occ.file_arrays', 'projects.occ.safe_pickle')
+FILES = ('projects.occ.atomic_write', 'projects.occ.file_arrays', 'projects.occ.file_names', 'projects.occ.safe_pickle')
 OCC_PARTS = ('datasets', 'models', 'evaluation', 'visualization', 'engine')
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d')
 
@@ -32,6 +32,7 @@ ALLOWED = {
     'projects.gaussrender.image_metric': (STRUCTURES, FUNCTIONAL, 'projects.rendering', 'projects.gaussrender', *MM),
     'projects.occ.atomic_write': (),
     'projects.occ.safe_pickle': (),
+    'projects.occ.file_names': (),
     'projects.occ.file_arrays': ('mmengine.fileio',),
     **{f'projects.occ.{part}': (*LOW, *FILES, *MM) for part in OCC_PARTS},
     'projects.occ.apis': (
@@ -61,7 +62,7 @@ ALLOWED = {
 # level, or on the lowest where there is none.
 LEVELS = {
     'projects.occ': (
-        ('atomic_write', 'file_arrays', 'structures'),
+        ('atomic_write', 'file_arrays', 'file_names', 'safe_pickle', 'structures'),
         ('evaluation.functional',),
         ('datasets', 'models', 'evaluation', 'visualization', 'engine'),
         ('apis',),

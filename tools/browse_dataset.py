@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,6 +28,7 @@ from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
+from projects.occ.file_names import plain_name, shown_text  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 from projects.occ.visualization import VoxelPainter  # noqa: E402
 from projects.occ.visualization.dataset_page import class_counts, dataset_figures  # noqa: E402
@@ -85,10 +86,10 @@ def browse(args: argparse.Namespace) -> None:
             continue
         images = item['inputs'].get('img')
         cameras = None if images is None else network_images(sample, images)
-        token = PurePosixPath(str(sample.get('token', 'frame'))).name
-        title = ' '.join(str(part) for part in (args.split, index, sample.get('scene_name', ''), token) if part != '')
+        token = sample.get('token', 'frame')
+        title = ' '.join(shown_text(part) for part in (args.split, index, sample.get('scene_name', ''), token) if part != '')
         for page, image in dataset_figures(painter, cameras, gt, masks, title).items():
-            write_png(Path(args.out) / f'{index:06d}_{token}_{page}.png', image)
+            write_png(Path(args.out) / f'{index:06d}_{plain_name(token)}_{page}.png', image)
     result = dict(config=args.config, split=args.split, frames_in_set=len(dataset), **statistics.result())
     write_atomically(Path(args.out) / 'statistics.json', lambda file: file.write(json.dumps(result, indent=2).encode()))
     report(result)

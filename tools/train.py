@@ -1,6 +1,7 @@
 """Trains a model: ``python tools/train.py CONFIG``; see ``--help``."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from projects.occ.engine.checkpoint import check_checkpoint_file, find_latest_ch
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch, set_sync_bn  # noqa: E402
 from projects.occ.engine.errors import CheckpointError, ConfigOptionError, OccError  # noqa: E402
+from projects.occ.engine.file_io import only_training  # noqa: E402
 from projects.occ.engine.optim_wrapper import enable_amp  # noqa: E402
 from projects.occ.engine.runner import OccRunner  # noqa: E402
 from projects.occ.engine.schedule import fit_schedule  # noqa: E402
@@ -129,7 +131,9 @@ def train(args: argparse.Namespace) -> None:
     check_rasteriser(cfg)
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else OccRunner.from_cfg(cfg)
-    runner.train()
+    # one process stands for all of the training
+    with only_training(cfg.work_dir) if runner.rank == 0 else contextlib.nullcontext():
+        runner.train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

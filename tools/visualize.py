@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,6 +36,7 @@ from projects.occ.engine.command_line import add_common_arguments, load_config, 
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.evaluation.presets import PRESETS, get_preset  # noqa: E402
+from projects.occ.file_names import name_to_path, plain_name, shown_text  # noqa: E402
 from projects.occ.structures import OccBatch, OccDataSample, OccPrediction, VoxelGrid  # noqa: E402
 from projects.occ.visualization import (  # noqa: E402
     CameraPath,
@@ -51,7 +52,6 @@ from projects.occ.visualization.figure_layout import write_png  # noqa: E402
 from projects.occ.visualization.figures import depth_scale  # noqa: E402
 from projects.occ.visualization.occ_visualizer import original_images  # noqa: E402
 from projects.occ.visualization.scene_html import sample_frame  # noqa: E402
-from projects.occ.visualization.scene_videos import plain_name  # noqa: E402
 from projects.occ.visualization.video_files import VIDEO_KINDS  # noqa: E402
 
 MIN_DEPTH = 0.1  # metres
@@ -156,7 +156,7 @@ def draw_frames(args: argparse.Namespace, visualizer: OccVisualizer, frames: Seq
             write_pages(args, visualizer, frame)
         for step in range(steps if videos else 0):
             number = position * steps + step
-            videos.add(frame.scene, number, visualizer.comparison(frame.sample, path, number, frame.name))
+            videos.add(frame.scene, number, visualizer.comparison(frame.sample, path, number, shown_text(frame.name)))
         if pages:
             pages.add(frame)
     for file in [*(videos.finish() if videos else ()), *(pages.finish() if pages else ())]:
@@ -168,14 +168,14 @@ def write_pages(args: argparse.Namespace, visualizer: OccVisualizer, frame: Draw
     out, sample, maps = Path(args.show_dir), frame.sample, frame.maps
     if maps is None and args.maps != 'none' and 'ref2cam' in sample:
         maps = cast_maps(sample, visualizer.painter)
-    prefix = f'{frame.name}_' if args.npz else f'{frame.name}/'
-    title = frame.name if args.npz else f'{sample.get("scene_name", "")} {frame.name}'.strip()
+    prefix = f'{plain_name(frame.name)}_' if args.npz else f'{frame.name}/'
+    title = shown_text(frame.name) if args.npz else f'{sample.get("scene_name", "")} {frame.name}'.strip()
     for page, image in visualizer.figures(sample, rendered=maps, title=title).items():
         write_png(out / f'{prefix}{page}.png', image)
     if args.single:
         prefix += '' if args.npz else 'single/'
         for name, image in single_pictures(visualizer.painter, sample, maps).items():
-            write_png(out / f'{prefix}{name}.png', image)
+            write_png(out / f'{prefix}{plain_name(name)}.png', image)
 
 
 class HtmlPages:
@@ -185,20 +185,21 @@ class HtmlPages:
         self.folder, self.painter, self.image_width = folder, painter, image_width
         self.files: list[Path] = []
         self._page: SceneHtml | None = None
+        self._scene = ''
 
     def add(self, frame: DrawnFrame) -> None:
         """Adds a frame to the page of its scene."""
-        if self._page is not None and (self._page.title != frame.scene or len(self._page) >= FRAMES_PER_PAGE):
+        if self._page is not None and (self._scene != frame.scene or len(self._page) >= FRAMES_PER_PAGE):
             self.finish()
         if self._page is None:
-            self._page = SceneHtml(self.painter, frame.scene, self.image_width)
+            self._page, self._scene = SceneHtml(self.painter, frame.scene, self.image_width), frame.scene
         originals = original_images(frame.sample) if self.image_width else None
         self._page.add(sample_frame(frame.sample, frame.name, None if originals is None else originals.images))
 
     def finish(self) -> list[Path]:
         """Writes the page that is open. Returns all files so far."""
         if self._page is not None:
-            name, part = plain_name(self._page.title), 1
+            name, part = plain_name(self._scene), 1
             path = self.folder / f'{name}.html'
             while path in self.files:
                 part += 1
@@ -316,9 +317,9 @@ def dataset_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[Dr
             sample = item['data_samples']
         token = str(sample.get('token', f'frame_{index}'))
         if args.pred:
-            path = Path(args.pred) / f'{token}.npz'
+            path = Path(args.pred) / f'{name_to_path(token)}.npz'
             sample.pred_occ = torch.from_numpy(read_volume(str(path), {'CONFIG': visualizer.painter.grid}).labels)
-        return DrawnFrame(PurePosixPath(token).name, str(sample.get('scene_name', '') or 'scene'), sample, maps)
+        return DrawnFrame(str(name_to_path(token)), str(sample.get('scene_name', '') or 'scene'), sample, maps)
 
     return visualizer, LazyFrames(list(indices), make)
 

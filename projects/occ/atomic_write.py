@@ -1,6 +1,8 @@
 """Files that appear under their name only when they are complete."""
 
 import os
+import re
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -29,3 +31,23 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a full disk does not say whose bytes had no room
         raise
+
+
+def remove_old_temporaries(folder: str | os.PathLike, seconds: float) -> int:
+    """Removes what writers left behind that were killed: temporary files of :func:`write_atomically` in a folder.
+
+    Args:
+        folder: The folder, without those in it.
+        seconds: Only files that nobody has written to for so long; 0 where no other process writes.
+
+    Returns:
+        Number of bytes that became free.
+    """
+    freed, oldest = 0, time.time() - seconds
+    for entry in os.scandir(folder):
+        if re.fullmatch(r'\..+\.[0-9a-f]{32}\.tmp', entry.name) and entry.is_file(follow_symlinks=False):
+            found = entry.stat(follow_symlinks=False)
+            if found.st_mtime <= oldest:
+                os.unlink(entry.path)
+                freed += found.st_size
+    return freed

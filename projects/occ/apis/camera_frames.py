@@ -5,12 +5,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from projects.occ.file_arrays import load_arrays
+from projects.occ.file_names import name_to_path
 from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 
 KEYS = ('token', 'images', 'cam_names', 'cam2img', 'cam2ref', 'ref2cam', 'depth')
@@ -73,7 +74,7 @@ class CameraFrame:
         what = f'frame {index if name is None else name!r}'
         _check_keys(frame, what)
         token = f'frame_{index:06d}' if name is None else str(name)
-        output_path(token)
+        name_to_path(token)
         images = _list(frame['images'], f'{what}: images')
         count = len(images)
         cam2img = _matrices(frame['cam2img'], count, 3, f'{what}: cam2img')
@@ -98,18 +99,6 @@ class CameraFrame:
             cam_names=[str(name) for name in names],
             depth=depth,
         )
-
-
-def output_path(token: str) -> PurePosixPath:
-    """Where the files of a frame lie below the output folder, without page and suffix.
-
-    Raises:
-        ValueError: If the token is no relative path.
-    """
-    path = PurePosixPath(token)
-    if not path.name or path.is_absolute() or '..' in path.parts:
-        raise ValueError(f'output files are called after the token of a frame, which must be a relative path, got {token!r}')
-    return path
 
 
 def read_frames(path: str | os.PathLike) -> list[CameraFrame]:
@@ -140,7 +129,7 @@ def read_frames(path: str | os.PathLike) -> list[CameraFrame]:
     if not frames:
         raise ValueError(f'{path}: no frame')
     parsed = [CameraFrame.parse(frame, path.parent, i) for i, frame in enumerate(frames)]
-    files = [output_path(frame.token) for frame in parsed]
+    files = [name_to_path(frame.token) for frame in parsed]
     twice = sorted({str(file) for file in files if files.count(file) > 1})
     if twice:
         raise ValueError(f'{path}: several frames have the token {twice[0]!r}; output files are called after it')

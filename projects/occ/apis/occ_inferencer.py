@@ -17,10 +17,11 @@ from torch import nn
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_strictly
+from projects.occ.file_names import name_to_path
 from projects.occ.structures import OccDataSample, VoxelGrid
 from projects.occ.structures.frame_inputs import frame_inputs
 
-from .camera_frames import CameraFrame, output_path, read_frames
+from .camera_frames import CameraFrame, read_frames
 
 
 class _Batches:
@@ -212,7 +213,7 @@ class OccInferencer(BaseInferencer):
         Raises:
             ValueError: If the token is no relative path.
         """
-        relative = output_path(sample.token)
+        relative = name_to_path(sample.token)
         arrays = {key: value for key, value in asdict(self.grid).items() if key != 'shape'}
         arrays.update({key: sample.get(key) for key in ('cam_names', 'cam2img', 'ref2cam')})
         arrays = {'pred': pred_occ, **{key: np.asarray(value) for key, value in arrays.items()}}

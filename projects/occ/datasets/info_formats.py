@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from projects.occ.file_names import name_to_path
 from projects.occ.structures.frame_record import LABEL_PATHS, CameraRecord, FrameRecord, rigid
 
 from .info_boxes import boxes_from_instances, boxes_from_old_info, old_boxes_are_width_first
@@ -78,6 +79,7 @@ def parse_infos(content: Any, origin: str = 'annotations', with_boxes: bool = Fa
     for index, frame in enumerate(frames):
         with _FrameErrors(origin, name, index, frame):
             record = _parse_old_frame(frame) if old else _parse_v2_frame(frame, metainfo.get('version', ''))
+            _check_names(record)
             if with_boxes and old:
                 record.boxes = boxes_from_old_info(frame, width_first)
             elif with_boxes:
@@ -104,6 +106,15 @@ def sensor_path(path: str, sensor: str) -> str:
     return path
 
 
+def _check_names(record: FrameRecord) -> None:
+    """Files are called after tokens and scenes, which must not lead anywhere else."""
+    for what, name in (('token', record.token), ('scene', record.scene_name or None)):
+        if name is not None:
+            if not isinstance(name, str):
+                raise ValueError(f'the {what} must be a text, got {name!r:.40}')
+            name_to_path(name, what)
+
+
 class _FrameErrors:
     """Turns a missing key or a malformed matrix of one frame into one sentence that names the frame."""
 
@@ -117,7 +128,7 @@ class _FrameErrors:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, KeyError):
             raise ValueError(f'{self.where}: the key {error} is missing; see {DOC}') from error
-        if isinstance(error, (ValueError, TypeError, AttributeError, IndexError)):
+        if isinstance(error, (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)):
             raise ValueError(f'{self.where}: {error}; see {DOC}') from error
 
 
@@ -309,6 +320,7 @@ def _parse_gaussrender(content: Mapping, origin: str) -> InfoFile:
             ) from None
         with _FrameErrors(origin, 'gaussrender', position, frame):
             record = _parse_gaussrender_frame(frame, scene)
+            _check_names(record)
             # the index is padded, so that frame 10 comes after frame 9
             record.sort_key = f'{scene}{int(index):03d}'
             records.append(record)

@@ -1,18 +1,22 @@
 """The folder and the files that a run writes to."""
 
 import contextlib
+import fcntl
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from projects.occ.atomic_write import write_atomically
+from projects.occ.atomic_write import remove_old_temporaries, write_atomically
 
 from .errors import WorkDirError
 
 PathLike = str | os.PathLike
+LOCK = '.training'
+_OLD = 24 * 3600  # seconds: no file takes as long to write
 
 
 def check_writable(directory: PathLike, option: str) -> None:
@@ -29,10 +33,48 @@ def check_writable(directory: PathLike, option: str) -> None:
         Path(directory).mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=directory):
             pass
+        remove_old_temporaries(directory, _OLD)
     except OSError as error:
         raise WorkDirError(
             f'cannot write to {os.fspath(directory)!r} ({error.strerror or error}); choose a writable directory with {option}'
         ) from error
+
+
+@contextlib.contextmanager
+def only_training(work_dir: PathLike) -> Iterator[None]:
+    """Holds a work directory while a training runs, and removes the temporary files of killed ones before.
+
+    The lock is one of the operating system, so that it ends with the process, however that ends.
+
+    Args:
+        work_dir: The directory; it exists.
+
+    Raises:
+        WorkDirError: If another training holds it.
+    """
+    path = Path(work_dir) / LOCK
+    with open(path, 'a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise WorkDirError(
+                f'another training is running in {os.fspath(work_dir)!r} ({file.read(200).strip() or "process unknown"}), and '
+                'each would overwrite the checkpoints of the other; choose another directory with --work-dir'
+            ) from None
+        except OSError:  # a file system without locks
+            yield
+            return
+        if not path.is_file() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise WorkDirError(f'another training in {os.fspath(work_dir)!r} ended this very moment; start again')
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {platform.node()}')
+        file.flush()
+        remove_old_temporaries(work_dir, 0)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 class AtomicLocalBackend(LocalBackend):

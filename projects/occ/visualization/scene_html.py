@@ -20,12 +20,14 @@ import numpy as np
 from PIL import Image
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.file_names import shown_text
 
 from ..structures import OccDataSample, VoxelGrid
 from .figure_layout import resize
 from .palettes import ERROR_CLASSES, ERROR_PALETTE, IGNORED_COLOR
 from .voxel_painter import VoxelPainter
 
+_PLACES = re.compile('__TITLE__|__SCENE__')
 TEMPLATE = Path(__file__).with_name('scene_viewer.html')
 _DATA = re.compile(r'<script type="application/json" id="scene">(.*?)</script>', re.DOTALL)
 
@@ -90,7 +92,7 @@ class SceneHtml:
 
     def __init__(self, painter: VoxelPainter, title: str, image_width: int = 320) -> None:
         self.painter = painter
-        self.title = title
+        self.title = shown_text(title)
         self.image_width = image_width
         self._frames: list[dict[str, Any]] = []
 
@@ -111,7 +113,7 @@ class SceneHtml:
         packed = None if frame.mask is None else np.packbits(np.asarray(frame.mask, dtype=bool).ravel())
         self._frames.append(
             dict(
-                name=frame.name,
+                name=shown_text(frame.name),
                 gt=_encode(frame.gt),
                 pred=_encode(frame.pred),
                 mask=_encode(packed),
@@ -127,10 +129,11 @@ class SceneHtml:
         """
         if not self._frames:
             raise ValueError(f'the page {self.title!r} has no frame')
-        # "</script>" inside a string would end the block of data
-        data = json.dumps(self._scene(), separators=(',', ':')).replace('</', '<\\/')
-        page = TEMPLATE.read_text(encoding='utf-8')
-        return page.replace('__TITLE__', html.escape(self.title)).replace('__SCENE__', data)
+        # "</script>" and "<!--" inside a string would change where the block of data ends
+        data = json.dumps(self._scene(), separators=(',', ':')).replace('<', '\\u003c')
+        parts = dict(__TITLE__=html.escape(self.title), __SCENE__=data)
+        # in one pass: a title may be called like a place
+        return _PLACES.sub(lambda place: parts[place[0]], TEMPLATE.read_text(encoding='utf-8'))
 
     def write(self, path: str | os.PathLike) -> Path:
         """Writes the page; the file appears complete or not at all. Returns the path."""
@@ -166,7 +169,7 @@ class SceneHtml:
             image = f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
         matrix = np.asarray(camera.cam2img, dtype=np.float64)
         return dict(
-            name=camera.name,
+            name=shown_text(camera.name),
             ref2cam=np.asarray(camera.ref2cam, dtype=np.float64)[:3].round(7).tolist(),
             K=[float(round(matrix[i], 4)) for i in ((0, 0), (1, 1), (0, 2), (1, 2))],
             size=[float(v) for v in camera.size],

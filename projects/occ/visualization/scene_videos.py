@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from projects.occ.file_names import plain_name
+
 from .figure_layout import write_png
 from .video_files import VIDEO_KINDS, read_pngs, write_video
 
@@ -61,8 +63,3 @@ class SceneVideos:
             frames = read_pngs(path for _, path in sorted(pictures.items()))
             videos.append(write_video(self.folder / f'{scene}.{self.kind}', frames, self.fps))
         return videos
-
-
-def plain_name(name: str) -> str:
-    """A scene's name as a file name: without separators; ``'scene'`` if nothing is left."""
-    return ''.join(c if c.isalnum() or c in '-_.' else '_' for c in name).strip('.') or 'scene'

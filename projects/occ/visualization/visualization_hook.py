@@ -1,7 +1,7 @@
 """Draws samples while a model is validated or tested."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from mmdet3d.registry import HOOKS
@@ -9,6 +9,8 @@ from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+
+from projects.occ.file_names import name_to_path, shown_text
 
 from ..structures import OccDataSample
 from .camera_path import CameraPath
@@ -28,7 +30,7 @@ class OccVisualizationHook(Hook):
         draw_pred: Draw the prediction.
         show: Show windows; needs a display.
         wait_time: Seconds a window stays.
-        out_dir: Write ``<out_dir>/<token>_<page>.png`` instead of using the backends of the visualiser.
+        out_dir: Write ``<out_dir>/<token>_<page>.png`` instead of using the backends of the visualiser; slashes make folders.
         original_images: Overlay on the original image files where they exist; False takes the images that the network saw.
         maps: ``'rays'`` adds a page of class and depth maps, cast at the voxels; ``'none'`` does not.
         video: ``'gif'`` or ``'mp4'``: when testing, one video per scene of *all* its samples under ``out_dir``.
@@ -101,8 +103,8 @@ class OccVisualizationHook(Hook):
             position = (self._seen + i) * world + rank
             if position >= length:  # repeated by the sampler, so that all processes get the same number
                 continue
-            name = PurePosixPath(str(sample.get('token', f'sample_{position}'))).name
-            picture = visualizer.comparison(sample, self.path, position, title=name)
+            title = shown_text(sample.get('token', f'sample_{position}'))
+            picture = visualizer.comparison(sample, self.path, position, title=title)
             self.videos.add(str(sample.get('scene_name', '') or 'scene'), position, picture)
 
     def _draw_batch(self, data_batch: Any, outputs: Sequence[OccDataSample] | None, step: int) -> None:
@@ -113,7 +115,7 @@ class OccVisualizationHook(Hook):
             self._seen += 1
             if (self._seen - 1) % self.interval:
                 continue
-            name = PurePosixPath(str(sample.get('token', f'sample_{self._seen - 1}'))).name
+            name = str(name_to_path(sample.get('token', f'sample_{self._seen - 1}')))
             paths = sample.get('img_paths', ())
             from_files = self.original_images and paths and all(Path(path).is_file() for path in paths)
             images = None if from_files else data_batch['inputs']['img'][i]

@@ -89,7 +89,7 @@ NOT_FINITE = np.stack([K, K * np.nan])
         (dict(depth=[np.ones((60, 100))]), '2 images, but 1 depth maps'),
         (dict(depth=['none.npy', 'none.npy']), "depth of camera_0: 'none.npy' does not exist"),
         (dict(depth=[-np.ones((60, 100))] * 2), r'depth of camera_0 must be an array \(H, W\) of finite metres'),
-        *((dict(token=token), f'must be a relative path, got {token!r}') for token in ('', '.', '../x', 'a/../x', '/tmp/x')),
+        *((dict(token=token), f'must be a relative path .*got {token!r}') for token in ('', '.', '../x', 'a/../x', '/tmp/x')),
     ],
 )
 def test_bad_frames(changes, message):
@@ -112,8 +112,8 @@ def test_bad_files(tmp_path):
         ({'frames': []}, 'no frame'),
         ({'frames': [as_json()], 'other': 1}, r'beside "frames" there must be no other key, got \[\'other\'\]'),
         ([as_json(token='a'), as_json(token='a')], "several frames have the token 'a'"),
-        ([as_json(token='a'), as_json(token='./a')], "several frames have the token 'a'"),
-        ([as_json(), as_json(token='../x')], "must be a relative path, got '../x'"),
+        ([as_json(token='a'), as_json(token='./a')], "must be a relative path .*got './a'"),
+        ([as_json(), as_json(token='../x')], "must be a relative path .*got '../x'"),
         ([3], 'frame 0: expected a dict with the keys'),
     ):
         with pytest.raises(ValueError, match=message):

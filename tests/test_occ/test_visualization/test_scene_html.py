@@ -166,3 +166,19 @@ def test_in_a_browser(browse, tmp_path):
 def test_without_webgl_the_page_says_so(browse, tmp_path):
     document, _ = browse(page(tmp_path).as_uri(), '--disable-gpu', '--disable-3d-apis', '--disable-software-rasterizer')
     assert 'data-state="failed"' in document and 'This page draws with WebGL 2' in document
+
+
+@pytest.mark.parametrize(
+    'name', ['<!--<script', '</script><script>alert(1)</script>', '__SCENE__', '__TITLE__', 'a\udcffb', ']]>', '\u2028']
+)
+def test_no_name_breaks_the_page(tmp_path, name):
+    scene = SceneHtml(VoxelPainter(GRID), name)
+    scene.add(ViewerFrame(name, gt=street()))
+    path = scene.write(tmp_path / 'page.html')
+    text = path.read_text(encoding='utf-8')
+    data = text[text.index('id="scene">') + len('id="scene">') :]
+    data = data[: data.index('</script>')]
+    assert '<' not in data and text.count(data) == 1
+    shown = name.replace('\udcff', '?')
+    assert json.loads(data)['title'] == json.loads(data)['frames'][0]['name'] == shown
+    assert read_scene_html(path)[1][0].name == shown

@@ -1,7 +1,7 @@
 """Writes predictions to files that any evaluation script can read."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.file_names import name_to_path
 
 from ..errors import OccError
 
@@ -35,13 +36,10 @@ class PredictionWriterHook(Hook):
         for sample in outputs or ():
             if 'pred_occ' not in sample:
                 raise OccError(f'--out needs data_sample.pred_occ, but the model returned {sorted(sample.keys())}')
-            token = str(sample.metainfo.get('token', ''))
-            relative = PurePosixPath(token)
-            if not token or relative.is_absolute() or '..' in relative.parts:
-                raise OccError(
-                    f'--out names files by the token of a sample, but got {token!r}; the dataset must give every sample a '
-                    '"token" that is a relative path without ".."'
-                )
+            try:
+                relative = name_to_path(sample.metainfo.get('token', ''))
+            except ValueError as error:
+                raise OccError(f'--out: {error}; the dataset must give every sample a "token"') from error
             labels = sample.pred_occ.cpu().numpy().astype(np.uint8)
             write_atomically(
                 self.out_dir / relative.parent / f'{relative.name}.npz',
