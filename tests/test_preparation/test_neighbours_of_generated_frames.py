@@ -1,9 +1,14 @@
 """Neighbouring frames of generated streets, through the real loaders: pixels, points and labels show one world."""
 
 import json
+import random
 
 import numpy as np
 import pytest
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 
 from projects.occ.datasets import (
     LoadDepthMaps,
@@ -97,3 +102,31 @@ def test_a_drive_has_a_pose_for_every_frame(drives, split):
         grid=grid, data_root=str(drives), sequences=sequences, poses='poses', calibration='calibration'
     )
     assert all('ego2global' in dataset.get_data_info(index) for index in range(len(dataset)))
+
+
+def test_a_network_of_the_key_frame_learns_the_same_with_neighbours_around(raw_root, repo_root):
+    """Views of other frames change neither the key frame's images nor the losses of networks that see it alone."""
+    config = Config.fromfile(repo_root / 'configs/debug/tpvformer_tiny_synthetic-occ3d_gaussrender.py')
+    grid = grid_of(raw_root, 'occ3d')
+    settings = {**config.train_dataloader.dataset, 'data_root': f'{raw_root}/', 'grid': grid}
+    found = []
+    for frames in ((0,), (0, -1, 1)):
+        dataset = DATASETS.build({**settings, 'frames': frames, 'ann_file': 'occ3d_nuscenes/occ_infos_train.pkl'})
+        items = []
+        for index in (1, 2):
+            random.seed(index)
+            np.random.seed(index)  # noqa: NPY002 - colours are drawn from numpy's global state
+            items.append(dataset[index])
+        batch = pseudo_collate(items)
+        # cameras to render into are drawn step by step, so each case starts anew
+        torch.manual_seed(1)
+        model = MODELS.build(config.model)
+        data = model.data_preprocessor(batch, training=True)
+        assert data['inputs'].images.shape[1] == 6 * len(frames)
+        torch.manual_seed(2)
+        losses = model(**data, mode='loss')
+        found.append((data['inputs'].at(0), {name: float(value.detach()) for name, value in losses.items()}))
+    (alone, losses), (among, same) = found
+    assert torch.equal(alone.images, among.images)
+    assert torch.equal(alone.cameras.ref2img, among.cameras.ref2img)
+    assert losses == same and any('render' in name for name in losses)

@@ -82,8 +82,8 @@ class LoadDepthFromLidar(BaseTransform):
 
     Views of neighbouring frames take the sweep of their own frame, or that of the key frame if it has none.
 
-    Needs ``lidar_frames``, ``frame``, ``ref2cam``, ``cam2img`` and the images of :class:`LoadMultiViewImages`. Adds ``depth``, a
-    list of V (H, W) float32 arrays, metres. Behind transforms that resize the images every point falls into the small image,
+    Needs ``lidar_frames``, ``frame``, ``ref2cam``, ``cam2img`` and the images of :class:`LoadMultiViewImages`. Adds ``depth``,
+    a list of V (H, W) float32 arrays, metres. Behind transforms that resize the images every point falls into the small image,
     where it competes for a pixel: the target of networks that predict depth. In front of them the maps are resized along, and
     points between the pixels that are left are lost.
 
