@@ -3,7 +3,7 @@
 #   make test            the whole test-suite (no GPU, no network after set-up, no dataset)
 #   make setup           only the environment;  PYTHON=python3.12 or VENV=/path choose others
 #   FORCE_CUDA=1 make setup   build the CUDA operators too (needs the CUDA toolkit of your torch)
-#   make gpu-check       on a GPU machine without network: build, test, sanitize and time the CUDA rasteriser with $(PYTHON);
+#   make gpu-check       on a GPU machine without network: build, test, check and time the CUDA rasteriser with $(PYTHON);
 #                        or one step of it: make gpu-test
 PYTHON ?= python3
 VENV ?= .venv
@@ -54,12 +54,14 @@ $(VENV)/.lint: requirements/lint.txt | $(VENV)/.created
 test: setup
 	$(BIN)/python -m pytest
 
-# With a Python that has torch, numpy, pytest and matplotlib; builds into build/gpu-check, not into the source tree. Every step
-# ends within ten minutes and runs alone, too: make gpu-build gpu-test ... Results: docs/benchmarks/rasterizer_cuda*
-GPU_STEPS := build test sanitize fuzz benchmark-nuscenes benchmark-kitti360 benchmark-peers
-GPU_CHECK = MAX_JOBS=$(MAX_JOBS) $(PYTHON) $(EXTENSION)/tests/gpu_check.py
+# With a Python that has torch, numpy, pytest and matplotlib; builds into build/gpu-check, not into the source tree. Every step is
+# limited, writes its result into $(OUT) and runs alone, too: make gpu-compare gpu-test ...; gpu-long: the long ones.
+# make gpu-check REHEARSE=--rehearse runs all steps in small on a machine without a GPU.
+OUT ?= docs/benchmarks
+GPU_STEPS := build figures compare test profile nuscenes peers memcheck racecheck kitti360 fuzz long
+GPU_CHECK = $(PYTHON) $(EXTENSION)/tests/gpu_check.py --out $(OUT) $(REHEARSE)
 gpu-check:
-	$(GPU_CHECK) $(GPU_STEPS)
+	$(GPU_CHECK)
 .PHONY: $(addprefix gpu-,$(GPU_STEPS))
 $(addprefix gpu-,$(GPU_STEPS)): gpu-%:
 	$(GPU_CHECK) $*

@@ -3,6 +3,7 @@
 #include <string>
 
 #include <torch/library.h>
+#include <torch/version.h>
 
 #include "cpu_kernels.h"
 
@@ -41,19 +42,33 @@ std::string build_info() {
   "infinite_step, float alpha_min, float transmittance_min, float weight_min, float background, float min_spacing, bool "   \
   "contracted_depth, int distortion, float distortion_interval, bool weights"
 
+// On CUDA the host waits for counts, which a graph cannot record; older PyTorch has no word for it.
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 9)
+#define WAITS {at::Tag::cudagraph_unsafe}
+#else
+#define WAITS \
+  {           \
+  }
+#endif
+
 TORCH_LIBRARY(gaussian_rasterization, m) {
   // features: (G, C) float32 or (G,) int32 labels. Returns features, depth, alpha, radii and the state of the backward pass,
-  // which is empty unless keep_state: light (V, H, W), stop (V, H, W) int32, order (V, G) int32.
+  // which is empty unless keep_state: light (V, H, W), stop (V, H, W) int32, order (V, G) int32 (ids by depth, -1 behind them),
+  // and counts (V, 2 + ceil(H / 16)) int64 on the CPU: visible Gaussians, whether lists were culled, entries of every row of
+  // tiles. The storage of `order` may hold more: CUDA puts its lists behind it, and makes them again where a copy has lost
+  // them.
   m.def("render(Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor features, " CAMERAS_AND_OPTIONS
-        ", bool keep_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+        ", bool keep_state) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        WAITS);
   // Returns the gradients of means, quats, scales, opacities, features, viewmats, background; empty where not needed. Opacities
   // come with features or geometry at no cost, so they have no switch.
   m.def(
       "render_backward(Tensor? grad_features, Tensor? grad_depth, Tensor? grad_alpha, Tensor means, Tensor quats, Tensor "
       "scales, "
       "Tensor opacities, Tensor features, " CAMERAS_AND_OPTIONS
-      ", Tensor light, Tensor stop, Tensor order, bool need_features, bool need_geometry, bool need_background) -> "
-      "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      ", Tensor light, Tensor stop, Tensor order, Tensor counts, bool need_features, bool need_geometry, bool "
+      "need_background) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+      WAITS);
   // Returns features (B, R, C), depth, alpha, transmittance (B, R), distortion (B, R, 0 or 1), weights (B, R, S or 0), count.
   m.def("march(Tensor density, Tensor features, " RAYS_AND_OPTIONS
         ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");

@@ -48,7 +48,8 @@ struct alignas(64) Splat {
   float cov_xx, cov_xy, cov_yy;
   int32_t id;
   uint16_t x0, x1, y0, y1;  // pixel bounds, inclusive
-  int64_t row;              // first gradient row of the backward pass
+  int32_t view;             // CUDA, where the splats of all views lie together
+  int64_t row;              // CPU: first gradient row of the backward pass
 };
 
 struct Shape {
@@ -183,15 +184,10 @@ RASTER_FN bool project(const Camera& c, const Options& o, const Shape& g, float 
   return true;
 }
 
-// Tiles [x0, x1] of tile row y, within [first, last], that the ellipse meets, exactly up to the margin of `extent`: in a
-// horizontal band an ellipse is widest at its extreme point, or at the edge of the band that is nearest to it.
-RASTER_FN void tile_span(const Splat& s, int y, int first, int last, int& x0, int& x1) {
-  if (s.extent < 0.0f) {
-    x0 = s.x0 / TILE > first ? s.x0 / TILE : first;
-    x1 = s.x1 / TILE < last ? s.x1 / TILE : last;
-    return;
-  }
-  const float top = (float)(y * TILE) - s.v, bottom = top + (TILE - 1), inner = 1.0f / s.inv_xx;
+// The pixel columns [lo, hi] that the ellipse meets in `rows` pixel rows from `first` on, exactly up to the margin of `extent`
+// (>= 0): in a horizontal band an ellipse is widest at its extreme point, or at the edge of the band that is nearest to it.
+RASTER_FN void band_span(const Splat& s, int first, int rows, int& lo, int& hi) {
+  const float top = (float)first - s.v, bottom = top + (rows - 1), inner = 1.0f / s.inv_xx;
   const float at = s.cov_xy * sqrtf(s.extent / s.cov_xx);
   float reach[2];
   for (int side = 0; side < 2; ++side) {
@@ -199,7 +195,18 @@ RASTER_FN void tile_span(const Splat& s, int y, int first, int last, int& x0, in
     const float room = s.extent - dy * dy / s.cov_yy;
     reach[side] = s.u + s.slope * dy + sign * (sqrtf(inner * (room < 0.0f ? 0.0f : room)) * 1.0001f + 0.01f);
   }
-  const int lo = (int)clampf(floorf(reach[0]), 0.0f, 65535.0f), hi = (int)clampf(ceilf(reach[1]), -1.0f, 65535.0f);
+  lo = (int)clampf(floorf(reach[0]), 0.0f, 65535.0f), hi = (int)clampf(ceilf(reach[1]), -1.0f, 65535.0f);
+}
+
+// Tiles [x0, x1] of tile row y, within [first, last], that the ellipse meets.
+RASTER_FN void tile_span(const Splat& s, int y, int first, int last, int& x0, int& x1) {
+  if (s.extent < 0.0f) {
+    x0 = s.x0 / TILE > first ? s.x0 / TILE : first;
+    x1 = s.x1 / TILE < last ? s.x1 / TILE : last;
+    return;
+  }
+  int lo, hi;
+  band_span(s, y * TILE, TILE, lo, hi);
   const int left = (lo > s.x0 ? lo : s.x0) / TILE, end = hi < s.x1 ? hi : s.x1, right = end < 0 ? -1 : end / TILE;
   x0 = left > first ? left : first;
   x1 = right < last ? right : last;

@@ -14,14 +14,15 @@ namespace gaussian_rasterization {
 using at::Tensor;
 using std::optional;
 
-// Bytes of gradient rows held at a time, if a single row of blocks needs no more.
-inline int64_t row_bytes() {
+// Bytes of gradient rows (CUDA: and lists) held at a time, if a single row of tiles needs no more.
+inline int64_t row_bytes(int64_t usual) {
   const char* wish = std::getenv("GAUSSIAN_RASTERIZATION_ROW_BYTES");
   const int64_t bytes = wish ? std::atoll(wish) : 0;
-  return bytes > 0 ? bytes : 1ll << 30;
+  return bytes > 0 ? bytes : usual;
 }
 
-// GAUSSIAN_RASTERIZATION_CULL=0 shows in benchmarks what culling saves; the images are the same.
+// GAUSSIAN_RASTERIZATION_CULL=0 shows in benchmarks what culling saves; the images are the same. Read in the forward pass only:
+// stops are positions in its lists, so the backward pass has to make the same ones.
 inline bool culling() {
   const char* wish = std::getenv("GAUSSIAN_RASTERIZATION_CULL");
   return !(wish && wish[0] == '0');

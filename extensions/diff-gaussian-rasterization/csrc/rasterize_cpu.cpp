@@ -18,9 +18,7 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu_lists.h"
-#include "cpu_memory.h"
-#include "operators.h"
+#include "cpu_jobs.h"
 
 namespace gaussian_rasterization {
 
@@ -44,69 +42,7 @@ const Kernels& kernels() {
 
 namespace {
 
-// Labels index sums of the tiles.
-void check_labels(const Tensor& labels, int channels) {
-  for (int64_t i = 0; labels.scalar_type() == at::kInt && i < labels.size(0); ++i) {
-    const int32_t label = labels.const_data_ptr<int32_t>()[i * labels.stride(0)];
-    TORCH_CHECK_VALUE(label >= 0 && label < channels, "gaussian_rasterization: label ", label, " is not in 0..", channels - 1);
-  }
-}
-
-static_assert(TILE == MASK_TILE, "tile_mask switches tiles");
-
-// What the tile jobs of view v have in common.
-TileJob make_job(const Call& call, const Tensor& features, const Tensor& background, int64_t v) {
-  TileJob job;
-  std::memset(&job, 0, sizeof(job));
-  job.width = call.width, job.height = call.height, job.channels = call.channels;
-  job.options = &call.options;
-  if (features.scalar_type() == at::kInt) {
-    job.labels = features.const_data_ptr<int32_t>();
-  } else {
-    job.features = features.const_data_ptr<float>();
-  }
-  job.background = background.const_data_ptr<float>() + v * call.channels;
-  return job;
-}
-
-Camera camera_of(const Tensor& viewmats, const Tensor& Ks, int64_t v, const Call& call) {
-  return make_camera(viewmats.const_data_ptr<float>() + 16 * v, Ks.const_data_ptr<float>() + 9 * v, call.width, call.height,
-                     call.options.offcentre);
-}
-
-// Render(job) for the tiles of jobs [begin, end), lists filled in. `mask` (tiles of the view) empties the lists of
-// switched-off tiles.
-template <typename Render>
-void for_each_tile(const std::vector<Splat>& splats, const JobLists& jobs, int64_t begin, int64_t end, const TileJob& common,
-                   const bool* mask, const Render& render) {
-  for_each(end - begin, [&] {
-    auto lists = std::make_shared<TileLists>();
-    auto scratch = std::make_shared<AlignedBuffer>(kernels().scratch_bytes(common.channels));
-    return [&, lists, scratch](int64_t i) {
-      const int64_t n = begin + i;
-      const int y = (int)(n / jobs.across), x = (int)(n % jobs.across), first = x * TILES_PER_JOB;
-      const int tiles = std::min(TILES_PER_JOB, jobs.tiles_x - first);
-      lists->split_job(splats, jobs.entries.data() + jobs.first[n], jobs.first[n + 1] - jobs.first[n], y, first, tiles);
-      TileJob job = common;
-      job.splats = splats.data();
-      job.scratch = scratch->memory.get();
-      job.job_x = x, job.job_y = y;
-      for (int t = 0; t < tiles; ++t) {
-        const bool shown = !mask || mask[(int64_t)y * jobs.tiles_x + first + t];
-        job.list = lists->entries.data() + lists->first[t];
-        job.count = shown ? (int)(lists->first[t + 1] - lists->first[t]) : 0;
-        job.x0 = (first + t) * TILE, job.y0 = y * TILE;
-        render(job);
-      }
-    };
-  });
-}
-
-const bool* mask_of(const optional<Tensor>& mask, int64_t v) {
-  return mask ? mask->const_data_ptr<bool>() + v * mask->size(1) * mask->size(2) : nullptr;
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
     const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features_,
     const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width,
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
@@ -129,6 +65,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
   Tensor light = empty_large({keep_state ? views : 0, height, width}, floats);
   Tensor stop = empty_large({keep_state ? views : 0, height, width}, ints);
   Tensor order = at::full({keep_state ? views : 0, scene.count}, -1, ints);
+  const int64_t count_width = 2 + (height + TILE - 1) / TILE;
+  Tensor counts = at::empty({keep_state ? views : 0, count_width}, ints.dtype(at::kLong));
 
   for (int64_t v = 0; v < views; ++v) {
     const Camera camera = camera_of(viewmats, Ks, v, call);
@@ -144,10 +82,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
       job.out_stop = stop.mutable_data_ptr<int32_t>() + v * pixels;
       int32_t* ids = order.mutable_data_ptr<int32_t>() + v * scene.count;
       for (size_t i = 0; i < splats.size(); ++i) ids[i] = splats[i].id;
+      int64_t* count = counts.mutable_data_ptr<int64_t>() + v * count_width;
+      *count++ = (int64_t)splats.size(), *count++ = options.cull;
+      for (int y = 0; y < jobs.down; ++y) *count++ = jobs.first[(y + 1) * jobs.across] - jobs.first[y * jobs.across];
     }
     for_each_tile(splats, jobs, 0, jobs.size(), job, mask_of(mask, v), kernels().forward);
   }
-  return {image, depth, alpha, radii, light, stop, order};
+  return {image, depth, alpha, radii, light, stop, order, counts};
 }
 
 // The splats of the forward pass, from their ids in depth order.
@@ -245,9 +186,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
     const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_, const optional<Tensor>& mask_, int64_t width,
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_,
-    const Tensor& order_, bool need_features, bool need_geometry, bool need_background) {
-  const Options options =
+    const Tensor& order_, const Tensor& counts_, bool need_features, bool need_geometry, bool need_background) {
+  Options options =
       options_of(near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier, offcentre, rect12, exact_cap);
+  const int64_t count_width = 2 + (height + TILE - 1) / TILE;
+  const Tensor counts = check_image(counts_, "counts", 2, viewmats_.size(0) * count_width, at::kLong, at::kCPU);
+  options.cull = viewmats_.size(0) > 0 && counts.const_data_ptr<int64_t>()[1] != 0;
   const Call call =
       check(means, quats, scales, opacities, features_, viewmats_, Ks_, background_, mask_, width, height, options, at::kCPU);
   check_labels(features_, call.channels);
@@ -288,7 +232,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
     job.row_width = row_width(call.channels, need_features, need_geometry);
 
     // usually one pass; more if the rows of all jobs together would be too large
-    const int64_t budget = row_bytes() / (job.row_width * (int64_t)sizeof(float));
+    const int64_t budget = row_bytes(ROW_BYTES) / (job.row_width * (int64_t)sizeof(float));
     for (int band = 0; band < jobs.down;) {
       int end = band + 1;
       const auto entries = [&](int to) { return jobs.first[to * jobs.across] - jobs.first[band * jobs.across]; };

@@ -1,213 +1,89 @@
-// CUDA backend: the operators around the kernels. Same schemas, state and arithmetic as the CPU backend.
+// CUDA backend: the operators around the kernels. Same schemas and arithmetic as the CPU backend.
 //
-// Views are rendered one after the other on the current stream. The host waits for the device once per view and pass, to learn
-// how many splats and entries there are. Rows of tiles are grouped into bands so that lists and gradient rows stay within a
-// budget; usually one band is all.
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
+// All views of a call go through one sequence of launches on the current stream; the host waits for the device once, to learn
+// how many splats and entries there are. Rows of tiles, of all views one after the other, are grouped into bands so that lists
+// and gradient rows stay within a budget; usually one band is all. Then the forward pass leaves splats and lists for the
+// backward pass, which waits for nothing.
+#include <ATen/ops/full.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include <cub/device/device_radix_sort.cuh>
-#include <cub/device/device_scan.cuh>
-
-#include <algorithm>
 #include <tuple>
-#include <vector>
 
 #include "cuda_backward.cuh"
-#include "cuda_binning.cuh"
+#include "cuda_collect.cuh"
 #include "cuda_forward.cuh"
-#include "operators.h"
+#include "cuda_lists.cuh"
 
 namespace gaussian_rasterization {
 namespace cuda {
 namespace {
 
-unsigned grid(int64_t count) { return (unsigned)((count + THREADS - 1) / THREADS); }
+// Bytes of lists and gradient rows held at a time, unless the environment says otherwise.
+constexpr int64_t ROW_BYTES = 4ll << 30;
+constexpr int64_t ENTRY_BYTES = 6 * sizeof(int32_t);  // of a list while it is made
 
 template <typename T>
-const T* optional_pointer(const Tensor& t, int64_t offset) {
-  return t.defined() ? t.const_data_ptr<T>() + offset : nullptr;
+const T* optional_pointer(const Tensor& t) {
+  return t.defined() ? t.const_data_ptr<T>() : nullptr;
 }
 
-// Device memory of the current stream.
-template <typename T>
-struct Buffer {
-  Buffer() = default;
-  Buffer(int64_t count, const at::TensorOptions& options)
-      : memory(at::empty({count * (int64_t)sizeof(T)}, options.dtype(at::kByte))) {}
-  T* get() const { return reinterpret_cast<T*>(memory.data_ptr()); }
-  Tensor memory;
-};
-
-// What a call has in common for all views.
-struct Job {
-  Job(const Call& call, const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities,
-      const Tensor& features_, const Tensor& viewmats_, const Tensor& Ks_, const Tensor& background_,
-      const optional<Tensor>& mask_)
-      : call(call),
-        scene{means.size(0), rows(means), rows(quats), rows(scales), rows(opacities)},
-        features(features_.contiguous()),
-        viewmats(viewmats_.contiguous()),
-        Ks(Ks_.contiguous()),
-        background(background_.contiguous()),
-        mask(mask_ ? mask_->contiguous() : Tensor()),
-        options(means.options()),
-        stream(c10::cuda::getCurrentCUDAStream()) {}
-
-  static Rows rows(const Tensor& t) { return {t.const_data_ptr<float>(), t.stride(0), t.dim() > 1 ? t.stride(1) : 0}; }
-
-  View view(int64_t v) const {
-    View view;
-    view.options = call.options;
-    view.viewmat = viewmats.const_data_ptr<float>() + 16 * v;
-    view.K = Ks.const_data_ptr<float>() + 9 * v;
-    view.width = call.width, view.height = call.height;
-    view.tiles_x = (call.width + TILE - 1) / TILE, view.tiles_y = (call.height + TILE - 1) / TILE;
-    view.mask = optional_pointer<bool>(mask, v * view.tiles_x * view.tiles_y);
-    return view;
+// Where splats and lists lie behind `order` (V, G) in its storage, in numbers of four bytes.
+struct Layout {
+  Layout(const Job& job, const Counts& counts)
+      : splats((job.call.views * job.scene.count + 15) / 16 * 16),  // aligned like a Splat
+        ends(splats + counts.splats * (int64_t)(sizeof(Splat) / sizeof(int32_t))),
+        begins(ends + counts.splats),
+        list(begins + job.tile_rows() * job.views.tiles_x + 1),
+        numbers(list + counts.entries),
+        size(numbers + counts.entries) {}
+  Lists lists(int32_t* memory, const Job& job, const Counts& counts) const {
+    return {0, (int)job.tile_rows(), counts.entries, memory + begins, memory + list, memory + numbers, memory + ends};
   }
-
-  bool labelled() const { return features.scalar_type() == at::kInt; }
-  const int32_t* labels() const { return labelled() ? features.const_data_ptr<int32_t>() : nullptr; }
-
-  Call call;
-  Scene scene;
-  Tensor features, viewmats, Ks, background, mask;
-  at::TensorOptions options;
-  cudaStream_t stream;
+  int64_t splats, ends, begins, list, numbers, size;
 };
 
-void sort_pairs(const uint32_t* keys, uint32_t* sorted_keys, const int32_t* values, int32_t* sorted_values, int64_t count,
-                int bits, const Job& job) {
-  size_t bytes = 0;
-  C10_CUDA_CHECK(
-      cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, sorted_keys, values, sorted_values, count, 0, bits, job.stream));
-  const Buffer<char> scratch((int64_t)bytes, job.options);
-  C10_CUDA_CHECK(cub::DeviceRadixSort::SortPairs(scratch.get(), bytes, keys, sorted_keys, values, sorted_values, count, 0, bits,
-                                                 job.stream));
+// Whether one band is all in both passes, so that it is worth keeping the lists.
+bool fits(const Job& job, const Counts& counts, int64_t budget) {
+  const int64_t row = (5 + row_width(job.call.channels, !job.labelled(), true)) * (int64_t)sizeof(float);
+  return counts.entries * std::max(row, ENTRY_BYTES) <= budget && counts.entries < INT32_MAX;
 }
 
-// The splats of one view in depth order.
-struct Splats {
-  // Forward: fills `radii` and `order` (G,). Backward: `radii` is null and `order` is read.
-  Splats(const Job& job, const View& view, int32_t* radii, int32_t* order) : row_entries(view.tiles_y, 0) {
-    const int64_t total = job.scene.count;
-    if (total == 0) return;
-    static_assert(sizeof(Summary) == 2 * sizeof(int64_t), "read as two numbers");
-    const Tensor summary = at::zeros({2 + view.tiles_y}, job.options.dtype(at::kLong));
-    auto* numbers = reinterpret_cast<unsigned long long*>(summary.data_ptr());
-    Buffer<uint32_t> keys;
-    Buffer<int32_t> values;
-    if (radii) keys = Buffer<uint32_t>(total, job.options), values = Buffer<int32_t>(total, job.options);
-    project_kernel<<<grid(total), THREADS, view.tiles_y * sizeof(unsigned), job.stream>>>(
-        view, job.scene, radii ? nullptr : order, job.labels(), job.call.channels, radii, radii ? keys.get() : nullptr,
-        radii ? values.get() : nullptr, reinterpret_cast<Summary*>(numbers), numbers + 2);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-    if (radii) {
-      const Buffer<uint32_t> sorted(total, job.options);
-      sort_pairs(keys.get(), sorted.get(), values.get(), order, total, 32, job);
-    }
-    const Tensor host = summary.cpu();
-    const int64_t* known = host.const_data_ptr<int64_t>();
-    TORCH_CHECK_VALUE(!(known[1] & BAD_LABEL), "gaussian_rasterization: a label is not in 0..", job.call.channels - 1);
-    TORCH_CHECK_VALUE(!(known[1] & BAD_ORDER), "gaussian_rasterization: the saved state does not belong to these Gaussians");
-    count = known[0];
-    std::copy(known + 2, known + 2 + view.tiles_y, row_entries.begin());
-    if (radii && count < total) {
-      clear_kernel<<<grid(total - count), THREADS, 0, job.stream>>>(order, count, total);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-    if (count == 0) return;
-    data = Buffer<Splat>(count, job.options);
-    splat_kernel<<<grid(count), THREADS, 0, job.stream>>>(view, job.scene, order, count, data.get());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-  }
+Tiles tiles_of(const Job& job, const Lists& lists, const Splat* splats) {
+  Tiles tiles;
+  tiles.views = job.views;
+  tiles.first = lists.first;
+  tiles.begins = lists.begins, tiles.list = lists.list, tiles.splats = splats;
+  tiles.channels = job.call.channels;
+  tiles.labels = job.labels();
+  tiles.features = job.labelled() ? nullptr : job.features.const_data_ptr<float>();
+  tiles.background = job.background.const_data_ptr<float>();
+  return tiles;
+}
 
-  // Last row of the band that begins with row `first`: as many rows as stay within `budget` entries, at least one.
-  int band_end(int first, int64_t budget, int64_t& entries) const {
-    entries = row_entries[first];
-    int end = first + 1;
-    for (; end < (int)row_entries.size() && entries + row_entries[end] <= budget; ++end) entries += row_entries[end];
-    TORCH_CHECK_WITH(OutOfMemoryError, entries < INT32_MAX, "gaussian_rasterization: ", entries,
-                     " pairs of Gaussian and tile in one row of tiles are too many");
-    return end;
+// Lists of one band in memory of their own; the tensors keep it alive.
+struct BandMemory {
+  BandMemory(const Job& job, int64_t splats, int first, int end, int64_t entries, bool numbered)
+      : begins((int64_t)(end - first) * job.views.tiles_x + 1, job.floats),
+        list(entries, job.floats),
+        numbers(numbered ? entries : 0, job.floats),
+        ends(splats, job.floats),
+        lists{first, end, entries, begins.get(), list.get(), numbered ? numbers.get() : nullptr, ends.get()} {
+    if (entries == 0) begins.memory.zero_();
   }
-
-  int64_t count = 0;
-  std::vector<int64_t> row_entries;
-  Buffer<Splat> data;
+  Buffer<int32_t> begins, list, numbers, ends;
+  Lists lists;
 };
 
-// The lists of the tiles in rows [first, end).
-struct Lists {
-  Lists(const Job& job, const View& view, const Splats& splats, int first, int end, int64_t entries, bool numbered)
-      : entries(entries) {
-    const int count = (end - first) * view.tiles_x;
-    if (entries == 0) {
-      begins.memory = at::zeros({(count + 1) * (int64_t)sizeof(int32_t)}, job.options.dtype(at::kByte));
-      return;
-    }
-    begins = Buffer<int32_t>(count + 1, job.options);
-    ends = Buffer<int64_t>(splats.count, job.options);
-    {
-      const Buffer<int64_t> counts(splats.count, job.options);
-      count_kernel<<<grid(splats.count), THREADS, 0, job.stream>>>(view, splats.data.get(), splats.count, first, end,
-                                                                   counts.get());
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
-      size_t bytes = 0;
-      C10_CUDA_CHECK(cub::DeviceScan::InclusiveSum(nullptr, bytes, counts.get(), ends.get(), splats.count, job.stream));
-      const Buffer<char> scratch((int64_t)bytes, job.options);
-      C10_CUDA_CHECK(cub::DeviceScan::InclusiveSum(scratch.get(), bytes, counts.get(), ends.get(), splats.count, job.stream));
-    }
-    const Buffer<uint32_t> tiles(entries, job.options), sorted(entries, job.options);
-    const Buffer<int32_t> values(entries, job.options);
-    list = Buffer<int32_t>(entries, job.options);
-    if (numbered) owners = Buffer<int32_t>(entries, job.options);
-    emit_kernel<<<grid(splats.count), THREADS, 0, job.stream>>>(view, splats.data.get(), splats.count, first, end, ends.get(),
-                                                                entries, tiles.get(), values.get(),
-                                                                numbered ? owners.get() : nullptr);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-    int bits = 1;  // of tile numbers
-    while ((count - 1) >> bits) ++bits;
-    sort_pairs(tiles.get(), sorted.get(), values.get(), list.get(), entries, bits, job);
-    begin_kernel<<<grid(entries + 1), THREADS, 0, job.stream>>>(sorted.get(), entries, count, begins.get());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-
-  Tiles tiles(const Job& job, const View& view, const Splats& splats, int64_t v, int first) const {
-    Tiles tiles;
-    tiles.view = view;
-    tiles.first = first;
-    tiles.begins = begins.get();
-    tiles.list = entries ? list.get() : nullptr;
-    tiles.owners = owners.memory.defined() ? owners.get() : nullptr;
-    tiles.splats = entries ? splats.data.get() : nullptr;
-    tiles.channels = job.call.channels;
-    tiles.labels = job.labels();
-    tiles.features = job.labelled() ? nullptr : job.features.const_data_ptr<float>();
-    tiles.background = job.background.const_data_ptr<float>() + v * job.call.channels;
-    return tiles;
-  }
-
-  int64_t entries;
-  Buffer<int32_t> begins, list, owners;
-  Buffer<int64_t> ends;  // of the entries of every splat, numbered in depth order
-};
-
-// Channels of a block: as even as possible, at most MAX_BLOCK.
-int block_width(int channels) {
-  const int blocks = (channels + MAX_BLOCK - 1) / MAX_BLOCK;
-  return (channels + blocks - 1) / blocks;
+// Channels of a pass: as even as possible, at most CHANNELS_PER_PASS.
+int pass_width(int channels) {
+  const int passes = (channels + CHANNELS_PER_PASS - 1) / CHANNELS_PER_PASS;
+  return (channels + passes - 1) / passes;
 }
 
 using BlendKernel = void (*)(Tiles, Images, int, int);
 using BlendBackwardKernel = void (*)(Tiles, Backward);
-constexpr int KERNELS = MAX_BLOCK / 4 + 1;  // for 0, 4, 8 .. channels
+constexpr int KERNELS = CHANNELS_PER_PASS / 4 + 1;  // for 0, 4, 8 .. channels
 
 BlendKernel blend_of(int width) {
   static const BlendKernel kernels[KERNELS] = {blend_kernel<0>,  blend_kernel<4>,  blend_kernel<8>,
@@ -217,63 +93,145 @@ BlendKernel blend_of(int width) {
 }
 
 template <bool GEOMETRY>
-BlendBackwardKernel blend_backward_of(int width) {
+BlendBackwardKernel blend_backward_of(int width, bool one_pass) {
   static const BlendBackwardKernel kernels[KERNELS] = {
       blend_backward_kernel<0, GEOMETRY>,  blend_backward_kernel<4, GEOMETRY>,  blend_backward_kernel<8, GEOMETRY>,
       blend_backward_kernel<12, GEOMETRY>, blend_backward_kernel<16, GEOMETRY>, blend_backward_kernel<20, GEOMETRY>,
       blend_backward_kernel<24, GEOMETRY>, blend_backward_kernel<28, GEOMETRY>, blend_backward_kernel<32, GEOMETRY>};
-  return kernels[(width + 3) / 4];
+  // two passes and more have more than CHANNELS_PER_PASS / 2 channels each
+  static const BlendBackwardKernel wide[] = {blend_backward_wide_kernel<20, GEOMETRY>, blend_backward_wide_kernel<24, GEOMETRY>,
+                                             blend_backward_wide_kernel<28, GEOMETRY>,
+                                             blend_backward_wide_kernel<32, GEOMETRY>};
+  return one_pass ? kernels[(width + 3) / 4] : wide[(width + 3) / 4 - 5];
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render(
-    const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features,
-    const Tensor& viewmats, const Tensor& Ks, const Tensor& background, const optional<Tensor>& mask, int64_t width,
-    int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
-    double scale_modifier, bool offcentre, bool rect12, bool exact_cap, bool keep_state) {
+// Blend the tiles of a band, all channels.
+void blend(const Job& job, const Lists& lists, const Splat* splats, const Images& out) {
+  const Tiles tiles = tiles_of(job, lists, splats);
+  const int channels = job.call.channels, step = pass_width(channels);
+  const unsigned blocks = (unsigned)((lists.end - lists.first) * job.views.tiles_x);
+  for (int c0 = 0; c0 < channels; c0 += step) {
+    const int width = std::min(step, channels - c0);
+    const size_t sums = job.labelled() ? width * (THREADS + 1) * sizeof(float) : 0;
+    blend_of(job.labelled() ? 0 : width)<<<blocks, THREADS, sums, job.stream>>>(tiles, out, c0, width);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+}
+
+using State = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+State render(const Tensor& means, const Tensor& quats, const Tensor& scales, const Tensor& opacities, const Tensor& features,
+             const Tensor& viewmats, const Tensor& Ks, const Tensor& background, const optional<Tensor>& mask, int64_t width,
+             int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
+             double scale_modifier, bool offcentre, bool rect12, bool exact_cap, bool keep_state) {
   const Options options =
       options_of(near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier, offcentre, rect12, exact_cap);
   const Call call =
       check(means, quats, scales, opacities, features, viewmats, Ks, background, mask, width, height, options, at::kCUDA);
   const c10::cuda::CUDAGuard guard(means.device());
   const Job job(call, means, quats, scales, opacities, features, viewmats, Ks, background, mask);
-  const int64_t views = call.views, pixels = width * height, count = job.scene.count;
+  const int64_t views = call.views, count = job.scene.count, kept = keep_state ? views : 0;
 
-  const auto floats = job.options, ints = job.options.dtype(at::kInt);
+  const auto floats = job.floats, ints = job.floats.dtype(at::kInt);
   Tensor image = at::empty({views, height, width, call.channels}, floats);
   Tensor depth = at::empty({views, height, width}, floats), alpha = at::empty({views, height, width}, floats);
   Tensor radii = at::empty({views, count}, ints);
-  Tensor light = at::empty({keep_state ? views : 0, height, width}, floats);
-  Tensor stop = at::empty({keep_state ? views : 0, height, width}, ints);
-  Tensor order = at::empty({keep_state ? views : 0, count}, ints);
-  const Tensor one_order = keep_state ? Tensor() : at::empty({count}, ints);
+  Tensor light = at::empty({kept, height, width}, floats), stop = at::empty({kept, height, width}, ints);
+  Tensor state = at::empty({kept, 2 + job.views.tiles_y}, at::TensorOptions().dtype(at::kLong));
+  Images out = {image.mutable_data_ptr<float>(), depth.mutable_data_ptr<float>(), alpha.mutable_data_ptr<float>(), nullptr,
+                nullptr};
+  if (keep_state) out.light = light.mutable_data_ptr<float>(), out.stop = stop.mutable_data_ptr<int32_t>();
 
-  constexpr int64_t ENTRY_BYTES = 4 * sizeof(int32_t);
-  const int64_t budget = row_bytes() / ENTRY_BYTES;
-  const int block = block_width(call.channels);
-  for (int64_t v = 0; v < views; ++v) {
-    const View view = job.view(v);
-    int32_t* ids = keep_state ? order.mutable_data_ptr<int32_t>() + v * count : one_order.mutable_data_ptr<int32_t>();
-    const Splats splats(job, view, radii.mutable_data_ptr<int32_t>() + v * count, ids);
-    Images out = {image.mutable_data_ptr<float>() + v * pixels * call.channels, depth.mutable_data_ptr<float>() + v * pixels,
-                  alpha.mutable_data_ptr<float>() + v * pixels, nullptr, nullptr};
-    if (keep_state) {
-      out.light = light.mutable_data_ptr<float>() + v * pixels, out.stop = stop.mutable_data_ptr<int32_t>() + v * pixels;
-    }
-    for (int first = 0, end; first < view.tiles_y; first = end) {
-      int64_t entries;
-      end = splats.band_end(first, budget, entries);
-      const Lists lists(job, view, splats, first, end, entries, false);
-      const Tiles tiles = lists.tiles(job, view, splats, v, first);
-      for (int c0 = 0; c0 < call.channels; c0 += block) {
-        const int size = std::min(block, call.channels - c0);
-        const size_t sums = job.labelled() ? size * THREADS * sizeof(float) : 0;
-        blend_of(job.labelled() ? 0 : size)<<<dim3(view.tiles_x, end - first), THREADS, sums, job.stream>>>(tiles, out, c0,
-                                                                                                            size);
-        C10_CUDA_KERNEL_LAUNCH_CHECK();
-      }
-    }
+  const DeviceCounts device(job);
+  Tensor host = at::zeros(device.memory.sizes(), at::TensorOptions().dtype(at::kLong));
+  Projected projected;
+  if (count > 0) {
+    projected = project_views(job, radii.mutable_data_ptr<int32_t>(), device);
+    host = read_counts(job, device);
   }
-  return {image, depth, alpha, radii, light, stop, order};
+  const Counts counts(host.const_data_ptr<int64_t>() + 1, job, 1 + job.views.tiles_y, 1);
+  for (int64_t v = 0; v < kept; ++v) {
+    const int64_t* from = host.const_data_ptr<int64_t>() + 1 + v * (1 + job.views.tiles_y);
+    int64_t* to = state.mutable_data_ptr<int64_t>() + v * (2 + job.views.tiles_y);
+    to[0] = from[0], to[1] = options.cull;
+    std::copy(from + 1, from + 1 + job.views.tiles_y, to + 2);
+  }
+
+  const int64_t budget = row_bytes(ROW_BYTES);
+  const Layout layout(job, counts);
+  const bool keep_lists = keep_state && counts.splats > 0 && fits(job, counts, budget);
+  Tensor memory = at::empty({keep_lists ? layout.size : kept * count}, ints);
+  Tensor order = memory.narrow(0, 0, kept * count).view({kept, count});
+  Buffer<Splat> own_splats;
+  Splat* splats = nullptr;
+  if (keep_state) order.fill_(-1);
+  if (counts.splats > 0) {
+    if (!keep_lists) own_splats = Buffer<Splat>(counts.splats, floats);
+    splats = keep_lists ? reinterpret_cast<Splat*>(memory.mutable_data_ptr<int32_t>() + layout.splats) : own_splats.get();
+    const Buffer<int32_t> ids = sort_by_depth(job, projected, counts);
+    make_splats(job, counts, ids.get(), 0, splats, keep_state ? order.mutable_data_ptr<int32_t>() : nullptr, device);
+  }
+  if (keep_lists) {
+    const Lists lists = layout.lists(memory.mutable_data_ptr<int32_t>(), job, counts);
+    if (lists.entries > 0) {
+      bin_tiles(job, splats, counts.splats, lists);
+    } else {
+      memory.narrow(0, layout.begins, layout.list - layout.begins).zero_();
+    }
+    blend(job, lists, splats, out);
+    return {image, depth, alpha, radii, light, stop, order, state};
+  }
+  for (int first = 0, end; first < job.tile_rows(); first = end) {
+    int64_t entries;
+    end = counts.band_end(first, budget / ENTRY_BYTES, entries);
+    const BandMemory band(job, counts.splats, first, end, entries, false);
+    if (entries > 0) bin_tiles(job, splats, counts.splats, band.lists);
+    blend(job, band.lists, splats, out);
+  }
+  return {image, depth, alpha, radii, light, stop, order, state};
+}
+
+struct Gradients {
+  Tensor means, quats, scales, opacities, features, viewmats;
+};
+
+// Add the rows of a band to the gradients of the inputs.
+void collect(const Job& job, const Counts& counts, const Splat* splats, const Lists& lists, const Backward& back,
+             Gradients& grads) {
+  const bool geometry = grads.viewmats.size(0) > 0;
+  const ShapeGrads shapes = {grads.means.mutable_data_ptr<float>(), grads.quats.mutable_data_ptr<float>(),
+                             grads.scales.mutable_data_ptr<float>()};
+  for (int64_t v = 0; v < job.call.views; ++v) {
+    const int64_t begin = counts.begins[v], count = counts.begins[v + 1] - begin;
+    if (count == 0 || lists.first >= (v + 1) * job.views.tiles_y || lists.end <= v * job.views.tiles_y) continue;
+    const Buffer<float> scalars(geometry ? count * 7 : 0, job.floats);
+    collect_kernel<<<(unsigned)((count + WARPS - 1) / WARPS), THREADS, 0, job.stream>>>(
+        job.scene, splats + begin, count, lists.ends + begin, begin == 0, back.rows, back.row_width,
+        back.need_features ? job.call.channels : 0, grads.features.mutable_data_ptr<float>(),
+        grads.opacities.mutable_data_ptr<float>(), geometry ? scalars.get() : nullptr);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    if (!geometry) continue;
+    const int64_t blocks = grid(count);
+    const Buffer<double> sums(blocks * 12, job.floats);
+    geometry_kernel<<<(unsigned)blocks, THREADS, 0, job.stream>>>(job.views, (int)v, job.scene, splats + begin, count,
+                                                                  scalars.get(), shapes, sums.get());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    view_sum_kernel<<<1, 12 * 32, 0, job.stream>>>(sums.get(), blocks, grads.viewmats.mutable_data_ptr<float>() + 16 * v);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+}
+
+// Gradient of the backgrounds: the light that is left times the gradient of the image.
+void background_gradient(const Job& job, const Backward& back, float* out) {
+  const int64_t pixels = (int64_t)job.call.width * job.call.height, channels = job.call.channels, views = job.call.views;
+  const int64_t chunks = (pixels + BACKGROUND_PIXELS - 1) / BACKGROUND_PIXELS;
+  const Buffer<double> sums(views * chunks * channels, job.floats);
+  background_kernel<<<dim3((unsigned)chunks, (unsigned)views), THREADS, 0, job.stream>>>(back.features, back.light, pixels,
+                                                                                         (int)channels, sums.get());
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  background_sum_kernel<<<dim3(grid(channels), (unsigned)views), THREADS, 0, job.stream>>>(sums.get(), chunks, (int)channels,
+                                                                                           out);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backward(
@@ -282,14 +240,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
     const Tensor& viewmats, const Tensor& Ks, const Tensor& background, const optional<Tensor>& mask, int64_t width,
     int64_t height, double near, double dilation, double alpha_min, double alpha_max, double transmittance_min,
     double scale_modifier, bool offcentre, bool rect12, bool exact_cap, const Tensor& light_, const Tensor& stop_,
-    const Tensor& order_, bool need_features, bool need_geometry, bool need_background) {
-  const Options options =
+    const Tensor& order_, const Tensor& counts_, bool need_features, bool need_geometry, bool need_background) {
+  Options options =
       options_of(near, dilation, alpha_min, alpha_max, transmittance_min, scale_modifier, offcentre, rect12, exact_cap);
+  const int64_t views = viewmats.size(0), tiles_y = (height + TILE - 1) / TILE;
+  const Tensor state = check_image(counts_, "counts", 2, views * (2 + tiles_y), at::kLong, at::kCPU);
+  options.cull = views > 0 && state.const_data_ptr<int64_t>()[1] != 0;
   const Call call =
       check(means, quats, scales, opacities, features, viewmats, Ks, background, mask, width, height, options, at::kCUDA);
   const c10::cuda::CUDAGuard guard(means.device());
   const Job job(call, means, quats, scales, opacities, features, viewmats, Ks, background, mask);
-  const int64_t views = call.views, pixels = width * height, count = job.scene.count, channels = call.channels;
+  const int64_t pixels = width * height, count = job.scene.count, channels = call.channels;
   const at::Device device = means.device();
   const Tensor grad_features = check_grad(grad_features_, "grad_features", 4, views * pixels * channels, device);
   const Tensor grad_depth = check_grad(grad_depth_, "grad_depth", 3, views * pixels, device);
@@ -299,70 +260,64 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> render_backwa
   const Tensor order = check_image(order_, "order", 2, views * count, at::kInt, device);
   need_features = need_features && !job.labelled();
 
-  const auto floats = job.options;
+  const auto floats = job.floats;
   const int64_t shaped = need_geometry ? count : 0;
-  Tensor to_means = at::zeros({shaped, 3}, floats), to_quats = at::zeros({shaped, 4}, floats);
-  Tensor to_scales = at::zeros({shaped, 3}, floats), to_opacities = at::zeros({count}, floats);
-  Tensor to_features = at::zeros({need_features ? count : 0, channels}, floats);
-  Tensor to_viewmats = at::zeros({need_geometry ? views : 0, 4, 4}, floats);
+  Gradients grads = {at::zeros({shaped, 3}, floats),
+                     at::zeros({shaped, 4}, floats),
+                     at::zeros({shaped, 3}, floats),
+                     at::zeros({count}, floats),
+                     at::zeros({need_features ? count : 0, channels}, floats),
+                     at::zeros({need_geometry ? views : 0, 4, 4}, floats)};
   Tensor to_background = at::zeros({need_background ? views : 0, channels}, floats);
-  const ShapeGrads shape_grads = {to_means.mutable_data_ptr<float>(), to_quats.mutable_data_ptr<float>(),
-                                  to_scales.mutable_data_ptr<float>()};
 
   // without a gradient of the image no feature gets one
   const bool feature_rows = need_features && grad_features.defined();
-  const int row = row_width(call.channels, feature_rows, need_geometry);
-  const int64_t budget = row_bytes() / ((5 + row) * (int64_t)sizeof(float));
-  const int registers = job.labelled() || !grad_features.defined() ? 0 : block_width(call.channels);
-  const BlendBackwardKernel kernel = need_geometry ? blend_backward_of<true>(registers) : blend_backward_of<false>(registers);
-  for (int64_t v = 0; v < views; ++v) {
-    const View view = job.view(v);
-    // read only: there are no radii to fill
-    const Splats splats(job, view, nullptr, const_cast<int32_t*>(order.const_data_ptr<int32_t>()) + v * count);
-    Backward back;
-    back.features = optional_pointer<float>(grad_features, v * pixels * channels);
-    back.depth = optional_pointer<float>(grad_depth, v * pixels);
-    back.alpha = optional_pointer<float>(grad_alpha, v * pixels);
-    back.light = light.const_data_ptr<float>() + v * pixels;
-    back.stop = stop.const_data_ptr<int32_t>() + v * pixels;
-    back.row_width = row, back.need_features = feature_rows;
-    for (int first = 0, end; first < view.tiles_y; first = end) {
-      int64_t entries;
-      end = splats.band_end(first, budget, entries);
-      if (entries == 0) continue;
-      const Lists lists(job, view, splats, first, end, entries, true);
-      const Tensor rows = at::zeros({entries, row}, floats);
-      back.rows = rows.mutable_data_ptr<float>();
-      kernel<<<dim3(view.tiles_x, end - first), THREADS, 0, job.stream>>>(lists.tiles(job, view, splats, v, first), back);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
+  Backward back;
+  back.features = optional_pointer<float>(grad_features);
+  back.depth = optional_pointer<float>(grad_depth);
+  back.alpha = optional_pointer<float>(grad_alpha);
+  back.light = light.const_data_ptr<float>();
+  back.stop = stop.const_data_ptr<int32_t>();
+  back.row_width = row_width(call.channels, feature_rows, need_geometry), back.need_features = feature_rows;
+  const int registers = job.labelled() || !grad_features.defined() ? 0 : pass_width(call.channels);
+  const bool one_pass = registers == 0 || channels <= CHANNELS_PER_PASS;
+  const BlendBackwardKernel kernel =
+      need_geometry ? blend_backward_of<true>(registers, one_pass) : blend_backward_of<false>(registers, one_pass);
+  const Counts counts(state.const_data_ptr<int64_t>(), job, 2 + tiles_y, 2);
+  const auto run = [&](const Lists& lists, const Splat* splats) {
+    const Buffer<float> rows(lists.entries * back.row_width, floats);
+    back.rows = rows.get(), back.numbers = lists.numbers;
+    kernel<<<(unsigned)((lists.end - lists.first) * job.views.tiles_x), THREADS, 0, job.stream>>>(tiles_of(job, lists, splats),
+                                                                                                  back);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    collect(job, counts, splats, lists, back, grads);
+  };
 
-      const Buffer<float> scalars(need_geometry ? splats.count * 7 : 0, floats);
-      collect_kernel<<<(unsigned)((splats.count + WARPS - 1) / WARPS), THREADS, 0, job.stream>>>(
-          job.scene, splats.data.get(), splats.count, lists.ends.get(), back.rows, row, feature_rows ? call.channels : 0,
-          to_features.mutable_data_ptr<float>(), to_opacities.mutable_data_ptr<float>(),
-          need_geometry ? scalars.get() : nullptr);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
-      if (!need_geometry) continue;
-      const int64_t blocks = grid(splats.count);
-      const Buffer<double> sums(blocks * 12, floats);
-      geometry_kernel<<<(unsigned)blocks, THREADS, 0, job.stream>>>(view, job.scene, splats.data.get(), splats.count,
-                                                                    scalars.get(), shape_grads, sums.get());
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
-      view_sum_kernel<<<1, 12 * 32, 0, job.stream>>>(sums.get(), blocks, to_viewmats.mutable_data_ptr<float>() + 16 * v);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
-    }
-    if (need_background && grad_features.defined()) {
-      const int64_t chunks = (pixels + BACKGROUND_PIXELS - 1) / BACKGROUND_PIXELS;
-      const Buffer<double> sums(chunks * channels, floats);
-      background_kernel<<<(unsigned)chunks, THREADS, 0, job.stream>>>(back.features, back.light, pixels, call.channels,
-                                                                      sums.get());
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
-      background_sum_kernel<<<grid(channels), THREADS, 0, job.stream>>>(sums.get(), chunks, call.channels,
-                                                                        to_background.mutable_data_ptr<float>() + v * channels);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const int64_t budget = row_bytes(ROW_BYTES);
+  const Layout layout(job, counts);
+  // whoever copied `order`, to save memory or on its way through a file, has lost what lay behind it
+  const bool kept = counts.splats > 0 && fits(job, counts, budget) && order.storage_offset() == 0 &&
+                    (int64_t)order.storage().nbytes() == layout.size * (int64_t)sizeof(int32_t);
+  if (kept && counts.entries > 0) {
+    int32_t* memory = static_cast<int32_t*>(order.storage().mutable_data());
+    run(layout.lists(memory, job, counts), reinterpret_cast<const Splat*>(memory + layout.splats));
+  } else if (counts.entries > 0) {
+    const DeviceCounts device_counts(job, state);
+    const Buffer<Splat> splats(counts.splats, floats);
+    make_splats(job, counts, order.const_data_ptr<int32_t>(), count, splats.get(), nullptr, device_counts);
+    read_counts(job, device_counts);  // raises if the ids are not those of these Gaussians
+    const int64_t entry_bytes = std::max<int64_t>((5 + back.row_width) * sizeof(float), ENTRY_BYTES);
+    for (int first = 0, end; first < job.tile_rows(); first = end) {
+      int64_t entries;
+      end = counts.band_end(first, budget / entry_bytes, entries);
+      if (entries == 0) continue;
+      const BandMemory band(job, counts.splats, first, end, entries, true);
+      bin_tiles(job, splats.get(), counts.splats, band.lists);
+      run(band.lists, splats.get());
     }
   }
-  return {to_means, to_quats, to_scales, to_opacities, to_features, to_viewmats, to_background};
+  if (need_background && grad_features.defined()) background_gradient(job, back, to_background.mutable_data_ptr<float>());
+  return {grads.means, grads.quats, grads.scales, grads.opacities, grads.features, grads.viewmats, to_background};
 }
 
 }  // namespace

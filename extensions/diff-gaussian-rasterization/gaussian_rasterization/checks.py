@@ -70,7 +70,7 @@ def check_features(features: Tensor, count: int, views: int, background: Tensor 
 
     Raises:
         TypeError: If the dtype of the features fits neither features nor labels.
-        ValueError: If a shape, a label or ``num_classes`` does not fit.
+        ValueError: If a shape or ``num_classes`` does not fit.
     """
     if features.dtype in FLOATS:
         _need(
@@ -91,15 +91,24 @@ def check_features(features: Tensor, count: int, views: int, background: Tensor 
             f'integer features are class labels and need num_classes=C with C >= 1, got {num_classes}',
         )
         channels = int(num_classes)
-        if count and not torch.compiler.is_compiling():
-            low, high = (int(x) for x in features.aminmax())
-            _need(low >= 0 and high < channels, f'class labels must be in 0..{channels - 1}, got {low}..{high}')
+        if count and features.device.type != 'cuda' and not torch.compiler.is_compiling():
+            check_labels(features, channels)  # the CUDA kernels look themselves, and nobody waits for the answer
     if background is not None:
         _need(
             tuple(background.shape) in ((channels,), (views, channels)),
             f'background must be ({channels},) or ({views}, {channels}), got {_shape(background)}',
         )
     return channels
+
+
+def check_labels(labels: Tensor, channels: int) -> None:
+    """Check the range of one or more class labels; waits for the device.
+
+    Raises:
+        ValueError: If a label is not in 0..channels - 1.
+    """
+    low, high = (int(x) for x in labels.aminmax())
+    _need(low >= 0 and high < channels, f'class labels must be in 0..{channels - 1}, got {low}..{high}')
 
 
 def check_size(width: int, height: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import backends, constants
-from .checks import check_features, check_finite, check_size, check_tensors, check_tile_mask
+from .checks import check_features, check_finite, check_labels, check_size, check_tensors, check_tile_mask
 from .reference import rasterize_reference
 from .settings import RasterSettings
 
@@ -114,6 +114,8 @@ def rasterize(
     if name == 'reference':
         render = rasterize_reference
         if labels:
+            if features.is_cuda and len(features) and not torch.compiler.is_compiling():
+                check_labels(features, channels)
             features = torch.nn.functional.one_hot(features.long(), channels).to(dtype)
     else:
         from .native import rasterize_native as render

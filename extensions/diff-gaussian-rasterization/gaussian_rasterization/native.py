@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .constants import MASK_TILE
 from .settings import RasterSettings
 
 _ops = torch.ops.gaussian_rasterization
@@ -35,7 +36,9 @@ def rasterize_native(
         RuntimeError: If a derivative is asked for that the backends do not have: forward mode, or of a gradient.
     """
     if not features.is_floating_point():
-        features = features.to(torch.int32)
+        # what does not fit into 32 bits must not turn into a label
+        wide = features.dtype != torch.int32
+        features = features.long().clamp(-1, background.shape[1]).to(torch.int32) if wide else features
     inputs = (means, quats, scales, opacities, features, viewmats, background)
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in inputs):
         raise RuntimeError("rasterize: the compiled backends have no forward-mode derivatives; use backend='reference'")
@@ -72,7 +75,9 @@ def _(means, quats, scales, opacities, features, viewmats, Ks, background, tile_
     planes = [means.new_empty(views, height, width) for _ in range(2)]
     radii = means.new_empty(views, count, dtype=torch.int32)
     light = means.new_empty(kept, height, width)
-    return image, *planes, radii, light, light.to(torch.int32), means.new_empty(kept, count, dtype=torch.int32)
+    stop, order = means.new_empty(kept, height, width, dtype=torch.int32), means.new_empty(kept, count, dtype=torch.int32)
+    counts = torch.empty(kept, 2 + -(-height // MASK_TILE), dtype=torch.int64, device='cpu')
+    return image, *planes, radii, light, stop, order, counts
 
 
 @torch.library.register_fake('gaussian_rasterization::render_backward')
@@ -103,8 +108,8 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad_features, grad_depth, grad_alpha, *_):
-    tensors, state = ctx.saved_tensors[:8], ctx.saved_tensors[8:11]
-    mask = ctx.saved_tensors[11] if ctx.has_mask else None
+    tensors, state = ctx.saved_tensors[:8], ctx.saved_tensors[8:12]
+    mask = ctx.saved_tensors[12] if ctx.has_mask else None
     needs = {name: ctx.needs_input_grad[i] for name, i in _DIFFERENTIABLE.items()}
     grads = [None] * (10 + len(ctx.settings))
     if not any(needs.values()) or (grad_features is None and grad_depth is None and grad_alpha is None):

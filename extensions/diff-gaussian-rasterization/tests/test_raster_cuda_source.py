@@ -1,6 +1,7 @@
 """The CUDA source without a GPU: it compiles and registers, and its kernels render the right pictures on the processor."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from gaussian_rasterization import backends
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,26 +64,84 @@ def test_cuda_source_compiles_and_registers(tmp_path):
     for path in (ROOT / 'gaussian_rasterization').glob('*.py'):
         shutil.copy(path, out / 'gaussian_rasterization')
     _run(['-c', CHECK_CUDA], out)
+    figures = _load(ROOT / 'benchmarks/kernel_figures.py')
+    if figures.find_tool() is None:
+        pytest.skip('compiled and loaded; no cuobjdump to read figures with')
+    rows = figures.read_figures(out / 'gaussian_rasterization/_C.so')
+    assert {row['arch'] for row in rows} == {80, 90}
+    assert len({row['kernel'] for row in rows}) > 40
+    for row in rows:
+        assert row['stack'] == row['local'] == 0, f'{row} spills'
+        assert row['shared'] <= 48 << 10 and row['occupancy'] >= 0.25, row
+
+
+COUNTS = """
+import ctypes, json, sys, torch
+from gaussian_rasterization import backends, rasterize
+library, launches, waits = ctypes.CDLL(backends.LIBRARY), ctypes.c_long(), ctypes.c_long()
+def counted():
+    library.cuda_on_host_counts(ctypes.byref(launches), ctypes.byref(waits))
+    return [launches.value, waits.value]
+rows, scene = {}, torch.load(sys.argv[1])
+for views in (1, 3, 64):
+    case = dict(scene, viewmats=scene['viewmats'].expand(views, 4, 4), Ks=scene['Ks'].expand(views, 3, 3))
+    case['opacities'] = scene['opacities'].clone().requires_grad_()
+    counted()
+    out = rasterize(**case, backend='cpu')
+    rows[views] = counted()
+    out.features.sum().backward()
+    rows[views] += counted()
+print(json.dumps(rows))
+"""
+
+
+@pytest.fixture(scope='module')
+def kernels_on_the_host(tmp_path_factory):
+    """Folder of a package whose 'cpu' backend is the CUDA source."""
+    if os.name != 'posix' or not shutil.which(os.environ.get('CXX', 'c++')):
+        pytest.skip('no C++ compiler')
+    folder = tmp_path_factory.mktemp('emulated') / 'copy'
+    _load(ROOT / 'tests/cuda_on_host/build.py').build(folder)
+    return folder
 
 
 @pytest.mark.slow
-def test_kernels_on_the_host(tmp_path):
+def test_kernels_on_the_host(kernels_on_the_host):
     """The tests of the backends against the reference, with the CUDA kernels in the place of the CPU backend.
 
-    Covers indexing, barriers, shuffles and arithmetic; not races between barriers, nor anything of the GPU itself.
+    Covers indexing, barriers, votes, shuffles and arithmetic; not races between barriers, nor anything of the GPU itself.
     """
-    if os.name != 'posix' or not shutil.which(os.environ.get('CXX', 'c++')):
-        pytest.skip('no C++ compiler')
-    folder = tmp_path / 'copy'
-    _load(ROOT / 'tests/cuda_on_host/build.py').build(folder)
     chosen = {
-        'test_raster_backends.py': 'random_scenes and cpu-0 or random_scenes and cpu-1 or gradient_rows or opcheck',
+        'test_raster_backends.py': 'random_scenes and cpu-0 or random_scenes and cpu-1 or (gradient_rows or opcheck or state '
+        'or culling or views_of_one_call or lists_without or compile) and not cuda',
         'test_raster_behaviour.py': 'cpu and not huge',
         'test_raster_gradients.py': 'cpu',
     }
     for name, expression in chosen.items():
         test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--import-mode=importlib', str(ROOT / 'tests' / name)]
-        output = _run([*test, '-k', expression], folder)
+        output = _run([*test, '-k', expression], kernels_on_the_host)
         assert ' passed' in output and 'failed' not in output, output
-    library = _run(['-c', 'import gaussian_rasterization as g; print(g.build_config()["library"])'], folder)
-    assert str(folder) in library
+    library = _run(['-c', 'import gaussian_rasterization as g; print(g.build_config()["library"])'], kernels_on_the_host)
+    assert str(kernels_on_the_host) in library
+
+
+@pytest.mark.slow
+def test_one_wait_per_call(kernels_on_the_host, make_scene, tmp_path):
+    """The host waits once forward and never backward, for any number of views; launches of the forward pass do not grow."""
+    torch.save(make_scene(0, count=60, width=50, height=30), tmp_path / 'scene.pt')
+    rows = json.loads(_run(['-c', COUNTS, str(tmp_path / 'scene.pt')], kernels_on_the_host))
+    for views, (forward, forward_waits, backward, backward_waits) in rows.items():
+        assert (forward_waits, backward_waits) == (1, 0)
+        assert forward == 12 and backward == 1 + int(views)  # blending once, then one sum of rows per view
+
+
+@pytest.mark.slow
+def test_full_size_scene_on_the_host(kernels_on_the_host, tmp_path):
+    """100 000 Gaussians in 1600 x 900 pixels: near ones that meet thousands of tiles, lists of hundreds of entries."""
+    if not backends.AVAILABLE['cpu']:
+        pytest.skip(f'the cpu backend is not built: {backends.BUILD_COMMAND}')
+    full_size = _load(ROOT / 'tests/full_size.py')
+    cases = ('nuscenes-front-gt', 'nuscenes-front-half')
+    torch.save({case: full_size.render(case, 'cpu') for case in cases}, tmp_path / 'cpu.pt')
+    command = [ROOT / 'tests/full_size.py', 'compare', tmp_path / 'cpu.pt', '--cases', *cases]
+    assert '"ok": true' in _run(list(map(str, command)), kernels_on_the_host).rstrip().splitlines()[-2]

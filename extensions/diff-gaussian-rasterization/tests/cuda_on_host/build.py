@@ -44,6 +44,7 @@ def translate(text):
     """CUDA source -> C++ for ``cuda_on_host.h``."""
     text = re.sub(r'extern __shared__ (\w+) (\w+)\[\];', r'\1* \2 = reinterpret_cast<\1*>(host::dynamic);', text)
     text = re.sub(r'#include <(c10/cuda|cub)/.*', '', text)
+    text = text.replace('.pinned_memory(true)', '')
     text = text.replace('at::kCUDA', 'at::kCPU').replace('gaussian_rasterization, CUDA, m', 'gaussian_rasterization, CPU, m')
     while (launch := re.search(r'([\w()., :?]+)<<<(.*?)>>>\(', text, re.S)) is not None:
         end = closing(text, launch.end() - 1)

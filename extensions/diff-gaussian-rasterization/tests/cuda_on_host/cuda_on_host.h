@@ -4,6 +4,7 @@
 // while others wait, empty grids, too much shared memory. Races between barriers are not seen.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -47,6 +48,7 @@ struct CUDAGuard {
   ~CUDAGuard() {}
 };
 inline cudaStream_t getCurrentCUDAStream() { return nullptr; }
+void stream_synchronize(cudaStream_t);
 }  // namespace cuda
 }  // namespace c10
 
@@ -57,8 +59,11 @@ enum State { RUNNING, AT_BARRIER, AT_WARP_BARRIER, RETURNED };
 constexpr size_t STACK = 1 << 18, SHARED_LIMIT = 48 << 10;
 constexpr unsigned MAX_THREADS = 1024;
 
+// A fibre begins in a context of its own and is switched by jumps: unlike swapcontext these make no system call.
 struct Fibre {
   ucontext_t context;
+  jmp_buf place;
+  bool begun;
   std::unique_ptr<char[]> stack;
   State state;
   int line;
@@ -66,9 +71,10 @@ struct Fibre {
 };
 
 inline std::vector<Fibre> fibres;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
+inline long launches, waits;  // kernels and library calls launched, times that the host waited for the device
 inline unsigned current, threads;
-inline dim3 block;
+inline dim3 block, blocks;
 inline std::function<void()> kernel;
 inline char* dynamic;
 inline double warp_slots[2][MAX_THREADS];
@@ -80,13 +86,23 @@ inline void fail(const char* what) {
 }
 
 inline void wait(State state, int line) {
-  fibres[current].state = state, fibres[current].line = line;
-  swapcontext(&fibres[current].context, &scheduler);
+  Fibre& mine = fibres[current];
+  mine.state = state, mine.line = line;
+  if (_setjmp(mine.place) == 0) _longjmp(scheduler, 1);
 }
 
 inline void enter() {
   kernel();
   wait(RETURNED, 0);
+}
+
+// Let the thread `current` run to its next barrier.
+inline void resume() {
+  Fibre& f = fibres[current];
+  if (_setjmp(scheduler)) return;
+  if (f.begun) _longjmp(f.place, 1);
+  f.begun = true;
+  setcontext(&f.context);
 }
 
 // Let the threads [begin, end) go on if all of them wait at the same barrier.
@@ -106,14 +122,14 @@ inline void run_block() {
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.get(), f.context.uc_stack.ss_size = STACK, f.context.uc_link = nullptr;
     makecontext(&f.context, enter, 0);
-    f.state = RUNNING, f.votes = f.shuffles = 0;
+    f.state = RUNNING, f.votes = f.shuffles = 0, f.begun = false;
   }
   for (;;) {
     bool progress = false;
     for (unsigned t = 0; t < threads; ++t) {
       if (fibres[t].state != RUNNING) continue;
       current = t, progress = true;
-      swapcontext(&scheduler, &fibres[t].context);
+      resume();
     }
     unsigned returned = 0, waiting = 0;
     for (unsigned t = 0; t < threads; ++t) returned += fibres[t].state == RETURNED, waiting += fibres[t].state == AT_BARRIER;
@@ -129,9 +145,11 @@ template <typename Kernel>
 void launch(dim3 grid, unsigned size, size_t shared, cudaStream_t, Kernel body) {
   if (!grid.x || !grid.y || grid.y > 65535 || !size || size > MAX_THREADS || size % 32) fail("bad launch");
   if (shared > SHARED_LIMIT) fail("too much shared memory");
+  ++launches;
   threads = size;
   if (fibres.size() < size) fibres.resize(size);
   kernel = body;
+  blocks = grid;
   std::vector<double> memory(shared / sizeof(double) + 1);
   for (unsigned y = 0; y < grid.y; ++y) {
     for (unsigned x = 0; x < grid.x; ++x) {
@@ -158,24 +176,39 @@ T shuffle(T value, int mask, int line) {
   return (T)warp_slots[slot][current ^ mask];
 }
 
-inline bool any(bool mine, int line) {
+inline unsigned ballot(bool mine, int line) {
   const unsigned slot = fibres[current].shuffles++ & 1;
   warp_slots[slot][current] = mine;
   wait(AT_WARP_BARRIER, line);
   const double* warp = warp_slots[slot] + current / 32 * 32;
-  return std::count(warp, warp + 32, 1.0) > 0;
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= (unsigned)(warp[lane] != 0.0) << lane;
+  return bits;
 }
 
 }  // namespace host
 
 #define threadIdx (dim3(host::current, 0))
 #define blockIdx (host::block)
+#define gridDim (host::blocks)
 #define __syncthreads() host::wait(host::AT_BARRIER, __LINE__)
 #define __syncwarp() host::wait(host::AT_WARP_BARRIER, __LINE__)
 #define __syncthreads_or(x) (host::vote(x, __LINE__) > 0)
 #define __syncthreads_count(x) host::vote(x, __LINE__)
 #define __shfl_xor_sync(mask, value, lanes) host::shuffle(value, lanes, __LINE__)
-#define __any_sync(mask, x) host::any(x, __LINE__)
+#define __any_sync(mask, x) (host::ballot(x, __LINE__) != 0)
+#define __ballot_sync(mask, x) host::ballot(x, __LINE__)
+#define __popc(x) __builtin_popcount(x)
+#define __ffs(x) __builtin_ffs(x)
+#define __clz(x) ((x) ? __builtin_clz(x) : 32)
+
+inline void c10::cuda::stream_synchronize(cudaStream_t) { ++host::waits; }
+
+// For tests: read and reset the counters of the library.
+extern "C" __attribute__((used, visibility("default"))) inline void cuda_on_host_counts(long* launches, long* waits) {
+  *launches = host::launches, *waits = host::waits;
+  host::launches = host::waits = 0;
+}
 
 template <typename T>
 void atomicAdd(T* to, T value) {
@@ -201,10 +234,11 @@ namespace cub {
 struct DeviceRadixSort {
   template <typename Key, typename Value>
   static void SortPairs(void* scratch, size_t& bytes, const Key* keys, Key* keys_out, const Value* values, Value* values_out,
-                        int64_t count, int, int end_bit, cudaStream_t) {
+                        int count, int, int end_bit, cudaStream_t) {
     bytes = 1;
     if (!scratch) return;
-    const Key mask = (Key)((1ull << end_bit) - 1);
+    ++host::launches;
+    const Key mask = (Key)(~0ull >> (64 - end_bit));
     std::vector<int64_t> order(count);
     for (int64_t i = 0; i < count; ++i) order[i] = i;
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return (keys[a] & mask) < (keys[b] & mask); });
@@ -213,9 +247,13 @@ struct DeviceRadixSort {
 };
 
 struct DeviceScan {
-  static void InclusiveSum(void* scratch, size_t& bytes, const int64_t* in, int64_t* out, int64_t count, cudaStream_t) {
+  template <typename T>
+  static void InclusiveSum(void* scratch, size_t& bytes, const T* in, T* out, int count, cudaStream_t) {
     bytes = 1;
-    for (int64_t i = 0, sum = 0; scratch && i < count; ++i) out[i] = sum += in[i];
+    if (!scratch) return;
+    ++host::launches;
+    T sum = 0;
+    for (int i = 0; i < count; ++i) out[i] = sum += in[i];
   }
 };
 
