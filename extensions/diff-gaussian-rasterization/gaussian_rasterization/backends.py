@@ -41,7 +41,10 @@ def _compiled(operator: str, backend: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f'{NAMESPACE}::{operator}', backend.upper())
 
 
-AVAILABLE: dict[str, bool] = {name: name == 'reference' or _compiled('render', name) for name in NAMES}
+OPERATORS = ('render', 'march')
+# looked up once: the question cannot be traced by torch.compile
+COMPILED = {(operator, name): _compiled(operator, name) for operator in OPERATORS for name in NAMES[:2]}
+AVAILABLE: dict[str, bool] = {name: name == 'reference' or COMPILED['render', name] for name in NAMES}
 """Backend -> whether it can be used in this process."""
 
 
@@ -137,7 +140,7 @@ def choose_backend(caller: str, operator: str, backend: str | None, device: torc
         raise ValueError(
             f"{caller}: backend='{backend}' computes in float32 but an input is float64; convert it or use backend='reference'"
         )
-    if not _compiled(operator, backend):
+    if not COMPILED[operator, backend]:
         raise RuntimeError(
             f'{caller}: the library was built before {caller} existed. Build it again with\n    {BUILD_COMMAND}\n'
             "or use backend='reference' (pure PyTorch, slow)."
