@@ -8,12 +8,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-BASE_CONFIGS = {
-    'occ3d': 'configs/_base_/datasets/occ3d-nus.py',
-    'surroundocc': 'configs/_base_/datasets/surroundocc-nus.py',
-    'sscbench-kitti360': 'configs/_base_/datasets/sscbench-kitti360.py',
-}
-
 
 def _size(text: str) -> tuple[int, int]:
     parts = text.lower().split('x')
@@ -202,17 +196,15 @@ def _run_nuscenes(args: argparse.Namespace) -> int:
 
 
 def _label_grid(benchmark: str, data_root: Path):
-    """The benchmark's grid from its base config; generated data say which one they have."""
-    from mmengine.config import Config
-
+    """The benchmark's grid; generated data say which one they have."""
     from projects.occ.structures import VoxelGrid
+    from projects.occ.structures.benchmarks import get_benchmark
     from projects.preparation.check_synthetic import read_marker
 
     marker = read_marker(data_root)
     if marker is not None and benchmark in marker['config']['grids']:
         return VoxelGrid.build(marker['config']['grids'][benchmark])
-    config = Config.fromfile(str(ROOT / BASE_CONFIGS[benchmark]), import_custom_modules=False)
-    return VoxelGrid.build(config.grid.to_dict())
+    return get_benchmark(benchmark).grid
 
 
 def _report(findings: list, path: Path | None) -> int:

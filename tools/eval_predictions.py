@@ -10,7 +10,7 @@ poses and cameras. docs/evaluation.md tells all file names that are found.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,9 +34,9 @@ from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation import OccupancyMetric, RayIoUMetric  # noqa: E402
-from projects.occ.evaluation.presets import PRESETS, EvaluationPreset, get_preset  # noqa: E402
 from projects.occ.evaluation.saved_predictions import index_predictions, match_predictions  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from projects.occ.structures.benchmarks import BENCHMARKS, Benchmark, get_benchmark  # noqa: E402
 
 LISTED = 10
 SCALE_SUFFIX = '_1_1.npy'
@@ -90,18 +90,11 @@ def _frame(token: str, scene: str, label: str | Path, *names: str, **cameras: An
     return Frame(token, scene, str(label), (token, f'{scene}/{token}', *names), cameras)
 
 
-@dataclass
-class LabelLayout:
-    """How labels of a benchmark lie in a folder."""
-
-    find: Callable[[Path], list[Frame]]
-    expected: str
-
-
-LAYOUTS = {
-    'occ3d': LabelLayout(occ3d_frames, '<scene>/<token>/labels.npz'),
-    'surroundocc': LabelLayout(surroundocc_frames, '<LiDAR file>.npy'),
-    'sscbench-kitti360': LabelLayout(sscbench_frames, '<drive>/<frame>_1_1.npy or <drive>/voxels/<frame>.label'),
+# how the label files of a benchmark are found and named
+FINDERS = {
+    'occ3d': occ3d_frames,
+    'surroundocc': surroundocc_frames,
+    'sscbench-kitti360': sscbench_frames,
 }
 
 
@@ -137,7 +130,7 @@ def _image_size(path: str, frame: Frame) -> tuple[int, int]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--preset', required=True, choices=tuple(PRESETS), help='protocol: classes, free id, mask, range')
+    parser.add_argument('--preset', required=True, choices=tuple(BENCHMARKS), help='protocol: classes, free id, mask, range')
     parser.add_argument('--pred', required=True, metavar='DIR', help='folder of predictions')
     parser.add_argument('--gt', metavar='DIR', help='folder of labels (default: that of --config)')
     parser.add_argument(
@@ -186,13 +179,14 @@ def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
     Raises:
         OccError: If there are none.
     """
-    layout = LAYOUTS[args.preset]
     if cfg is None:
         if not Path(args.gt).is_dir():
             raise OccError(f'folder of labels {args.gt!r} does not exist')
-        frames = layout.find(Path(args.gt))
+        frames = FINDERS[args.preset](Path(args.gt))
         if not frames:
-            raise OccError(f'no label of preset {args.preset!r} lies below {args.gt!r}; expected {layout.expected}')
+            raise OccError(
+                f'no label of preset {args.preset!r} lies below {args.gt!r}; expected {get_benchmark(args.preset).label_files}'
+            )
         return frames
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': [], 'test_mode': True})
     frames = []
@@ -208,7 +202,7 @@ def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
     return frames
 
 
-def build_metrics(args: argparse.Namespace, preset: EvaluationPreset, grid: VoxelGrid, cfg: Config | None) -> list:
+def build_metrics(args: argparse.Namespace, preset: Benchmark, grid: VoxelGrid, cfg: Config | None) -> list:
     """The metrics that the arguments ask for.
 
     Raises:
@@ -259,7 +253,7 @@ def evaluate(args: argparse.Namespace) -> None:
         check_writable(Path(args.out).parent, '--out')
     init_default_scope('mmdet3d')
     cfg = read_test_config(args) if args.config else None
-    preset = get_preset(args.preset)
+    preset = get_benchmark(args.preset)
     grid = preset.grid if cfg is None else VoxelGrid.build(cfg.test_dataloader.dataset.grid)
     metrics = build_metrics(args, preset, grid, cfg)
     predictions = index_predictions(args.pred)
@@ -341,10 +335,10 @@ def process(metrics: Sequence, files: FrameFiles, workers: int, grid: VoxelGrid)
     return single, counts
 
 
-def warn_if_free_space_is_elsewhere(counts: np.ndarray, preset: EvaluationPreset) -> None:
+def warn_if_free_space_is_elsewhere(counts: np.ndarray, preset: Benchmark) -> None:
     """Warns of predictions whose classes are numbered as in another benchmark: free space is most of every scene."""
     most = int(counts.argmax())
-    free_elsewhere = {other.grid.free_index for other in PRESETS.values()} - {preset.grid.free_index}
+    free_elsewhere = {other.grid.free_index for other in BENCHMARKS.values()} - {preset.grid.free_index}
     if most in free_elsewhere:
         print(
             f'warning: {100 * counts[most] / counts.sum():.0f} % of all voxels are predicted as class {most} '

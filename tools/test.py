@@ -18,8 +18,8 @@ from projects.occ.engine.distributed import prepare_launch  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
-from projects.occ.evaluation.presets import get_preset  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from projects.occ.structures.benchmarks import get_benchmark  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -96,7 +96,7 @@ def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
     if args.image_metrics:
         import projects.gaussrender.image_metric  # noqa: F401
 
-        scale = get_preset(name).gaussian_scale(VoxelGrid.build(grid)) if name else None
+        scale = get_benchmark(name).gaussian_scale(VoxelGrid.build(grid)) if name else None
         absent = voxels.get('absent', 'exclude')
         images = dict(gaussian_scale=scale, reduction=args.image_reduction, absent=absent)
         extra.append(dict(type='RenderedImageMetric', grid=grid, **images))

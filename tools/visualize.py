@@ -35,9 +35,9 @@ from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_s
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
-from projects.occ.evaluation.presets import PRESETS, get_preset  # noqa: E402
 from projects.occ.file_names import name_to_path, plain_name, shown_text  # noqa: E402
 from projects.occ.structures import OccBatch, OccDataSample, OccPrediction, VoxelGrid  # noqa: E402
+from projects.occ.structures.benchmarks import BENCHMARKS, get_benchmark  # noqa: E402
 from projects.occ.visualization import (  # noqa: E402
     CameraPath,
     OccVisualizer,
@@ -81,7 +81,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument('--npz', nargs='+', metavar='FILE', help=f'label files: {FORMATS}')
     source.add_argument('--gt', nargs='+', metavar='FILE', help='with --npz: the true label of every file, to draw errors too')
     source.add_argument(
-        '--preset', choices=tuple(PRESETS), help='grid of the --npz files (default: of CONFIG, or by their shape)'
+        '--preset', choices=tuple(BENCHMARKS), help='grid of the --npz files (default: of CONFIG, or by their shape)'
     )
     parser.add_argument('--indices', type=int, nargs='+', metavar='I', help='positions in the test set (default: all)')
     pages = parser.add_argument_group('pages')
@@ -234,14 +234,14 @@ def file_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[Drawn
     if args.gt and len(args.gt) != len(args.npz):
         raise OccError(f'--gt needs one label for each --npz file, got {len(args.gt)} for {len(args.npz)}')
     if args.preset:
-        grids = {args.preset: get_preset(args.preset).grid}
+        grids = {args.preset: get_benchmark(args.preset).grid}
     elif args.config:
         config = Config.fromfile(args.config, import_custom_modules=False)
         if 'grid' not in config:
             raise OccError(f'config {args.config!r} has no grid')
         grids = {args.config: VoxelGrid.build(config.grid)}
     else:
-        grids = {name: preset.grid for name, preset in PRESETS.items()}
+        grids = {name: preset.grid for name, preset in BENCHMARKS.items()}
     first = read_volume(args.gt[0] if args.gt else args.npz[0], grids)
     print(f'grid: {first.grid_name}')
     grids = {first.grid_name: first.grid}

@@ -15,9 +15,8 @@ from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from projects.occ.evaluation.presets import get_preset  # noqa: E402
+from projects.occ.structures.benchmarks import get_benchmark  # noqa: E402
 from projects.occ.visualization.figure_layout import write_png  # noqa: E402
-from projects.occ.visualization.view_cameras import forward_axis  # noqa: E402
 
 # length, width and height of the nuScenes car and its parts in the ego frame, metres
 CAR_LENGTH, CAR_WIDTH, CAR_HEIGHT, REAR_OVERHANG, WHEELBASE, WHEEL = 4.08, 1.73, 1.56, 0.73, 2.59, 0.31
@@ -157,8 +156,8 @@ def draw_pixels(ax: Axes) -> None:
 
 def draw_grid(ax: Axes, name: str, title: str) -> None:
     """Extent of a benchmark's grid from above, ahead is up, with index axes."""
-    grid = get_preset(name).grid
-    ahead = forward_axis(grid)
+    grid = get_benchmark(name).grid
+    ahead = grid.ahead_axis
     (x0, y0, z0), (x1, y1, z1) = grid.lower, grid.upper
 
     def page(x: float, y: float) -> np.ndarray:

@@ -20,15 +20,14 @@ from matplotlib.patches import Rectangle
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from projects.occ.datasets import Occ3DNuScenesDataset  # noqa: E402
-from projects.occ.evaluation.presets import get_preset  # noqa: E402
 from projects.occ.structures import OccDataSample  # noqa: E402
-from projects.occ.structures.benchmark_classes import KITTI360_COLORS  # noqa: E402
+from projects.occ.structures.benchmarks import BENCHMARKS, get_benchmark  # noqa: E402
 from projects.occ.visualization import CameraPath, OccVisualizer, SceneHtml, cast_maps, rendered_figure, write_video  # noqa: E402
 from projects.occ.visualization.dataset_page import dataset_figures  # noqa: E402
 from projects.occ.visualization.figure_layout import DPI, write_png  # noqa: E402
 from projects.occ.visualization.figures import camera_figure  # noqa: E402
 from projects.occ.visualization.occ_visualizer import original_images  # noqa: E402
-from projects.occ.visualization.palettes import ERROR_CLASSES, ERROR_PALETTE, NUSCENES_PALETTE  # noqa: E402
+from projects.occ.visualization.palettes import ERROR_CLASSES, ERROR_PALETTE  # noqa: E402
 from projects.occ.visualization.scene_html import sample_frame  # noqa: E402
 
 PIPELINE = [dict(type='LoadMultiViewImages'), dict(type='LoadOccLabels'), dict(type='PackOccInputs')]
@@ -41,7 +40,7 @@ def read_drive(root: Path) -> list[OccDataSample]:
         ann_file='occ_infos_val.pkl',
         data_root=str(root),
         data_prefix=dict(img='nuscenes', pts='nuscenes', occ='occ3d_nuscenes/gts'),
-        grid=get_preset('occ3d').grid,
+        grid=get_benchmark('occ3d').grid,
         pipeline=PIPELINE,
         test_mode=True,
     )
@@ -54,8 +53,8 @@ def read_drive(root: Path) -> list[OccDataSample]:
 def palette_picture() -> np.ndarray:
     """All colours with names and values, (H, W, 3) uint8."""
     columns = (
-        ('nuScenes (Occ3D, SurroundOcc)', NUSCENES_PALETTE),
-        ('KITTI-360 (SSCBench)', KITTI360_COLORS),
+        ('nuScenes (Occ3D, SurroundOcc)', BENCHMARKS['occ3d'].palette),
+        ('KITTI-360 (SSCBench)', BENCHMARKS['sscbench-kitti360'].palette),
         ('errors', dict(zip(ERROR_CLASSES, ERROR_PALETTE))),
     )
     rows = max(len(colors) for _, colors in columns) + 1
@@ -86,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
 
     write_png(args.out / 'palettes.png', palette_picture())
     drive = read_drive(args.data)
-    visualizer = OccVisualizer(grid=get_preset('occ3d').grid)
+    visualizer = OccVisualizer(grid=get_benchmark('occ3d').grid)
     painter = visualizer.painter
     path = CameraPath(width=400)
     pictures = [visualizer.comparison(sample, path, k, f't = {0.5 * (k + 1):.1f} s') for k, sample in enumerate(drive)]

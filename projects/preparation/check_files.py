@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from projects.occ.datasets.label_formats import MASK_KEYS, LabelError, labels_from_arrays
+from projects.occ.datasets.label_formats import LabelError, labels_from_arrays
 from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS
 from projects.occ.datasets.transforms.loading import is_complete
 from projects.occ.file_arrays import load_arrays
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.masks import MASK_KEYS
 
 from .findings import Finding
 

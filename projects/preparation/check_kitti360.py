@@ -9,8 +9,9 @@ import numpy as np
 
 from projects.occ.datasets.kitti360_labels import LABEL_SUFFIX
 from projects.occ.datasets.kitti_calibration import read_kitti360_calibration
-from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, IMAGE_WH, SPLIT_FRAMES, SPLITS, sequence_name
+from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, IMAGE_WH, SPLITS, sequence_name
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import BENCHMARKS
 
 from .check_files import check_depth, check_image, check_label
 from .findings import Finding
@@ -85,7 +86,7 @@ def check_kitti360(
                         image_wh=image_wh,
                     )
                 )
-        count, expected = len(jobs) - before, SPLIT_FRAMES[split]
+        count, expected = len(jobs) - before, BENCHMARKS['sscbench-kitti360'].splits[split]
         if complete and count != expected:
             findings.append(
                 Finding('frame-count', str(root), f"{count} frames in split '{split}'; the benchmark has {expected}")

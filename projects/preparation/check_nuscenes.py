@@ -1,7 +1,7 @@
 """Checks a data root of Occ3D-nuScenes or SurroundOcc-nuScenes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +11,7 @@ from projects.occ.datasets.info_formats import InfoFile, read_info_file
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS, scenes_by_token
 from projects.occ.file_arrays import load_arrays
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import get_benchmark
 from projects.occ.structures.frame_record import FrameRecord, geometry_problems, occ3d_label_path
 
 from .check_files import check_image, check_label, check_lidar
@@ -18,8 +19,6 @@ from .findings import Finding
 from .nuscenes import LABELS_IN_FOLDER, label_path
 from .parallel import map_jobs
 
-# Frames of the official splits.
-SPLIT_FRAMES = {'train': 28130, 'val': 6019}
 _GROUND_AND_BACKGROUND = slice(11, 17)
 
 
@@ -76,7 +75,7 @@ def check_nuscenes(
     jobs: dict[tuple, _FrameJob] = {}
     principal_points: dict[str, list[tuple[str, str, np.ndarray]]] = defaultdict(list)
     for path, info_file in files.items():
-        findings += _check_records(str(path), info_file)
+        findings += _check_records(str(path), info_file, get_benchmark(benchmark).splits)
         findings += _check_origins(path, info_file)
         for record in info_file.records:
             relative = label_path(record, benchmark)
@@ -148,14 +147,14 @@ def _split_of(path: Path) -> str:
     return next((split for split in ('train', 'val') if split in path.stem), '')
 
 
-def _check_records(path: str, info_file: InfoFile) -> list[Finding]:
+def _check_records(path: str, info_file: InfoFile, splits: Mapping[str, int]) -> list[Finding]:
     findings = []
 
     def found(kind: str, message: str) -> None:
         findings.append(Finding(kind, path, message))
 
     records = info_file.records
-    expected = SPLIT_FRAMES.get(_split_of(Path(path)))
+    expected = splits.get(_split_of(Path(path)))
     if info_file.metainfo.get('version') == 'v1.0-trainval' and expected and len(records) != expected:
         found('frame-count', f'{len(records)} frames; the split of v1.0-trainval has {expected}')
     for token, count in Counter(record.token for record in records).items():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
+from projects.occ.structures.benchmarks import get_benchmark
 from projects.occ.structures.frame_record import LABEL_PATHS, FrameRecord
 from projects.preparation.info_writer import write_info_file
 
@@ -79,7 +81,7 @@ def prepare_nuscenes(
         )
     tables = load_tables(Path(data_root) / nuscenes, version)
     splits = {split: read_records(tables, scenes, camera_sweeps) for split, scenes in split_scenes(tables).items()}
-    if benchmark == 'occ3d' and (folder / 'annotations.json').is_file():
+    if (folder / 'annotations.json').is_file():  # Occ3D's own list of frames
         _compare_with_annotations(folder / 'annotations.json', splits)
     existing = _existing_labels(label_root, benchmark)
     labelled = {split: [r for r in records if label_path(r, benchmark) in existing] for split, records in splits.items()}
@@ -102,9 +104,8 @@ def origin_frames(records: Sequence[FrameRecord]) -> list[dict]:
 
 def _existing_labels(root: Path, benchmark: str) -> set[str]:
     """Paths of all label files; one listing is much faster than asking for 34000 files one by one on a network disk."""
-    if benchmark == 'surroundocc':
-        return {path.name for path in root.glob('*.npy')}
-    return {path.relative_to(root).as_posix() for path in root.glob('*/*/labels.npz')}
+    pattern = re.sub('<.*?>', '*', get_benchmark(benchmark).label_files)
+    return {path.relative_to(root).as_posix() for path in root.glob(pattern)}
 
 
 def _refuse_missing(

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, NUSCENES_CLASSES
+from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.preparation.info_writer import CATEGORIES
 
 from .config import CLASS_ID, FREE, KITTI360
@@ -38,7 +39,7 @@ _NUSCENES_WEIGHTS = {
     'others': 4.0,
 }
 _KITTI360_WEIGHTS = {
-    **dict.fromkeys(('empty', *KITTI360_CLASSES), 1.0),
+    **dict.fromkeys(BENCHMARKS[KITTI360].grid.class_names, 1.0),
     **dict.fromkeys(('building', 'other-structure', 'vegetation'), 1.4),
     **dict.fromkeys(('car', 'truck', 'other-vehicle', 'fence'), 2.5),
     'other-object': 4.0,
@@ -80,7 +81,7 @@ def _nuscenes() -> ClassMap:
 
 
 def _kitti360() -> ClassMap:
-    names = ('empty', *KITTI360_CLASSES)
+    names = BENCHMARKS[KITTI360].grid.class_names
     class_id = {name: index for index, name in enumerate(names)}
     material = np.zeros(len(Material), dtype=np.uint8)
     for name, materials in _KITTI360_MATERIALS.items():

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from projects.occ.structures import VoxelGrid
-from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, NUSCENES_CLASSES
+from projects.occ.structures.benchmarks import BENCHMARKS
 
 # Version that annotation files and tables name.
 VERSION = 'synthetic-v1'
@@ -16,7 +16,7 @@ VERSION = 'synthetic-v1'
 GENERATOR_VERSION = 2
 
 # Ids inside the generator are those of Occ3D: 0 others, 1..16 semantic classes, 17 free.
-CLASS_ID = {name: index for index, name in enumerate(('others', *NUSCENES_CLASSES, 'free'))}
+CLASS_ID = {name: index for index, name in enumerate(BENCHMARKS['occ3d'].grid.class_names)}
 FREE = CLASS_ID['free']
 
 NUSCENES_FORMATS = ('occ3d', 'surroundocc')
@@ -25,12 +25,8 @@ KITTI360 = 'sscbench-kitti360'
 FORMATS = (*NUSCENES_FORMATS, KITTI360)
 # Height of the LiDAR above the ego origin used when one range has to serve both label frames, metres.
 FRAME_Z_SHIFT = 1.8
-_FRAMES = {
-    'occ3d': dict(frame='ego', free_index=17, ignore_index=255, class_names=('others', *NUSCENES_CLASSES, 'free')),
-    'surroundocc': dict(frame='lidar', free_index=0, ignore_index=255, class_names=('empty', *NUSCENES_CLASSES)),
-    KITTI360: dict(frame='lidar', free_index=0, ignore_index=255, class_names=('empty', *KITTI360_CLASSES)),
-}
-# per preset: voxel size, range per format, image (width, height), rays per border pixel, view distance
+# per preset: voxel size and range per format (where there are none, the benchmark's), image (width, height), rays per
+# border pixel, view distance
 PRESETS: dict[str, dict[str, Any]] = {
     'tiny': dict(
         voxel_size=0.8,
@@ -50,8 +46,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     'full': dict(
         voxel_size=None,
-        occ3d=(-40.0, -40.0, -1.0, 40.0, 40.0, 5.4),
-        surroundocc=(-50.0, -50.0, -5.0, 50.0, 50.0, 3.0),
         image_size=(1600, 900),
         samples=3,
         view_distance=80.0,
@@ -75,13 +69,11 @@ KITTI360_PRESETS: dict[str, dict[str, Any]] = {
     },
     'full': {
         'voxel_size': None,
-        KITTI360: (0.0, -25.6, -2.0, 51.2, 25.6, 4.4),
         'image_size': (1408, 376),
         'samples': 3,
         'view_distance': 60.0,
     },
 }
-_BENCHMARK_VOXEL = {'occ3d': 0.4, 'surroundocc': 0.5, KITTI360: 0.2}
 # Numbers of KITTI-360 drives and frames: every fifth frame is written, a thousand numbers are kept for each scene.
 MAX_KITTI360_SCENES, MAX_KITTI360_FRAMES = 1000, 200
 # uint8 voxels of one scene's world; two workers then stay below about 3 GiB
@@ -220,7 +212,10 @@ class SyntheticConfig:
 
     def hash(self) -> str:
         """Identifies the content of the data set."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        plain = self.to_dict()
+        for grid in plain['grids'].values():
+            del grid['ahead']  # follows from the format
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _check_alone(formats: tuple[str, ...]) -> None:
@@ -242,6 +237,7 @@ def grid_dict(grid: VoxelGrid) -> dict[str, Any]:
         free_index=grid.free_index,
         ignore_index=grid.ignore_index,
         class_names=list(grid.class_names),
+        ahead=grid.ahead,
     )
 
 
@@ -277,14 +273,15 @@ def build_config(
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f'formats must be among {FORMATS}, got {name!r}')
-        pc_range = values[name]
+        benchmark = BENCHMARKS[name].grid
+        pc_range = values.get(name, benchmark.point_cloud_range)
         if point_cloud_range is not None:
             pc_range = tuple(float(v) for v in point_cloud_range)
             if len(pc_range) != 6:
                 raise ValueError(f'--range needs six numbers x0 y0 z0 x1 y1 z1 in metres, got {pc_range}')
             if len(formats) > 1 and name == 'surroundocc':
                 pc_range = tuple(round(v - FRAME_Z_SHIFT, 6) if i % 3 == 2 else v for i, v in enumerate(pc_range))
-        size = voxel_size or values['voxel_size'] or _BENCHMARK_VOXEL[name]
+        size = voxel_size or values['voxel_size'] or benchmark.voxel_size[0]
         if size <= 0:
             raise ValueError(f'--voxel-size must be positive, got {size}')
         cells = [(pc_range[i + 3] - pc_range[i]) / size for i in range(3)]
@@ -293,7 +290,8 @@ def build_config(
                 f'the range {pc_range} of {name} is not a whole number of voxels of {size} m '
                 f'({cells[0]:g} x {cells[1]:g} x {cells[2]:g}); change --range or --voxel-size'
             )
-        grids[name] = VoxelGrid(pc_range, size, tuple(round(c) for c in cells), **_FRAMES[name])
+        shape = tuple(round(c) for c in cells)
+        grids[name] = replace(benchmark, point_cloud_range=pc_range, voxel_size=size, shape=shape)
     reach = max(max(abs(v) for v in (*grid.lower[:2], *grid.upper[:2])) for grid in grids.values())
     kwargs.setdefault('view_distance', max(values['view_distance'], 1.5 * reach))
     return SyntheticConfig(

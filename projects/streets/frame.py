@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.structures.frame_record import BoxRecord, CameraRecord, FrameRecord
 
 from .class_maps import class_map
@@ -97,7 +98,7 @@ class FrameMaker:
             world2label = np.linalg.inv(label2world)
             classes, mask_lidar[name] = label_volume(world, objects, grid, world2label, look, class_map(name))
             mask_camera[name] = seen(grid, world2label, camera_rays) & mask_lidar[name]
-            if name == 'surroundocc':
+            if BENCHMARKS[name].label_format == 'rows':
                 classes = to_surroundocc(classes, grid, scene_rng(config, self.index, _NOISE, frame))
             elif name == KITTI360:
                 classes = to_kitti360(classes, mask_lidar[name], scene_rng(config, self.index, _NOISE, frame))

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 
 from projects.occ.atomic_write import write_atomically
-from projects.occ.structures.benchmark_classes import KITTI360_COLORS, NUSCENES_COLORS
+from projects.occ.structures.benchmarks import BENCHMARKS
 
 from .config import KITTI360, SyntheticConfig
 from .frame import Frame
 
 # others, 1..16 as nuScenes draws them, sky
-_COLOURS = np.array([(70, 70, 70), *NUSCENES_COLORS.values(), (196, 216, 250)], dtype=np.uint8)
+_COLOURS = np.array([(70, 70, 70), *BENCHMARKS['occ3d'].colors[1:-1], (196, 216, 250)], dtype=np.uint8)
 _KITTI360_COLOURS = np.full((256, 3), 60, dtype=np.uint8)
-_KITTI360_COLOURS[: 1 + len(KITTI360_COLORS)] = [(0, 0, 0), *KITTI360_COLORS.values()]
+_KITTI360_COLOURS[: len(BENCHMARKS[KITTI360].colors)] = BENCHMARKS[KITTI360].colors
 _ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_RIGHT', 'CAM_BACK', 'CAM_BACK_LEFT')
 
 
@@ -58,7 +58,7 @@ def preview_frame(frame: Frame, config: SyntheticConfig) -> np.ndarray:
     for name, grid in config.grids.items():
         labels = frame.labels[name]
         unseen = ~frame.mask_camera[name]
-        if grid.frame == 'lidar':  # x right, y forward -> x forward, y left
+        if grid.ahead == 'y':  # x right, y forward -> x forward, y left
             labels, unseen = (np.rot90(volume, -1, axes=(0, 1)) for volume in (labels, unseen))
             labels = np.where(labels == grid.ignore_index, 255, labels)
         picture = top_down(labels, grid.free_index, unseen)

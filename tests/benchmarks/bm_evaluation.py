@@ -26,8 +26,8 @@ import torch  # noqa: E402
 from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.evaluation import OccupancyMetric, RayIoUMetric  # noqa: E402
 from projects.occ.evaluation.functional import count_rays, voxel_confusion  # noqa: E402
-from projects.occ.evaluation.presets import get_preset  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from projects.occ.structures.benchmarks import get_benchmark  # noqa: E402
 
 NUM_VAL_FRAMES = 6019
 
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--memory-frames', type=int, default=200)
     parser.add_argument('--skip-images', action='store_true', help='leave the image metrics out')
     args = parser.parse_args(argv)
-    grid = get_preset('occ3d').grid
+    grid = get_benchmark('occ3d').grid
     gt, pred = make_street(grid, 0), make_street(grid, 1)
     mask = np.random.default_rng(2).random(grid.shape) < 0.1
     origins = np.stack([np.linspace(-20, 20, 8), np.zeros(8), np.full(8, 1.84)], axis=1)

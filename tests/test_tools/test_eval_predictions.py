@@ -16,9 +16,9 @@ from mmengine.evaluator import Evaluator
 import projects.gaussrender.image_metric  # noqa: F401
 from projects.occ.datasets.kitti360_labels import RAW_IDS
 from projects.occ.engine.hooks import PredictionWriterHook
-from projects.occ.evaluation.presets import get_preset
 from projects.occ.evaluation.ray_origin_files import write_ray_origins
 from projects.occ.structures import OccDataSample, VoxelGrid
+from projects.occ.structures.benchmarks import get_benchmark
 from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
 from projects.streets import build_config, generate
 
@@ -45,7 +45,7 @@ def streets(tmp_path_factory):
 
 def make_drive(root):
     """SSCBench's files of three frames of the test drive, in voxels of 1.6 m."""
-    grid = dict(vars(get_preset('sscbench-kitti360').grid), voxel_size=1.6, shape=(32, 32, 4))
+    grid = dict(vars(get_benchmark('sscbench-kitti360').grid), voxel_size=1.6, shape=(32, 32, 4))
     rng = np.random.default_rng(5)
     drive = '2013_05_28_drive_0009_sync'
     for number in (0, 5, 10):
@@ -101,7 +101,7 @@ def same_numbers(written, expected):
 def test_same_integers_as_a_test_run_on_nuscenes(tool, streets, repo_root, tmp_path, preset):
     cfg = config_of(repo_root, f'synthetic-{preset}', streets)
     grid = cfg.test_dataloader.dataset.grid
-    scale = get_preset(preset).gaussian_scale(VoxelGrid.build(grid))
+    scale = get_benchmark(preset).gaussian_scale(VoxelGrid.build(grid))
     extra = [dict(type='RayIoUMetric', grid=grid, preset=preset, origins=cfg.test_dataloader.dataset)]
     extra.append(dict(type='RenderedImageMetric', grid=grid, gaussian_scale=scale, reduction=1))
     arguments = ['--ray-iou', '--image-metrics']
@@ -199,7 +199,7 @@ def test_same_integers_as_a_test_run_on_sscbench(tool, tmp_path):
 
 def full_size(tmp_path, preset, count=2):
     """Labels and predictions on the benchmark's own grid, without a config; predictions in the foreign key arr_0."""
-    grid = get_preset(preset).grid
+    grid = get_benchmark(preset).grid
     rng = np.random.default_rng(3)
     for i in range(count):
         labels = np.full(grid.shape, grid.free_index, dtype=np.uint8)
@@ -241,7 +241,7 @@ def last_line(capsys):
 
 def test_what_was_counted_missing_and_extra(tool, tmp_path, capsys):
     arguments = full_size(tmp_path, 'occ3d')
-    grid = get_preset('occ3d').grid
+    grid = get_benchmark('occ3d').grid
     empty = np.full(grid.shape, 17, dtype=np.uint8)
     mask = np.ones(grid.shape, dtype=bool)
     for token in ('scene-0001/token8', 'scene-0001/token9', 'scene-0002/token7'):

@@ -15,7 +15,7 @@ sys.path.insert(0, str(TOY_DIR))
 
 from toy_occupancy import evaluate, load_tool, train, write_config  # noqa: E402
 
-from projects.occ.evaluation.presets import get_preset  # noqa: E402
+from projects.occ.structures.benchmarks import get_benchmark  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -136,7 +136,7 @@ def test_windows_without_a_display_are_refused(trained, monkeypatch, capfd):
 
 def evaluator_config(**metric):
     tool = load_tool('test')
-    voxels = dict(type='OccupancyMetric', grid=dict(vars(get_preset('occ3d').grid)), preset='occ3d', **metric)
+    voxels = dict(type='OccupancyMetric', grid=dict(vars(get_benchmark('occ3d').grid)), preset='occ3d', **metric)
     return tool, tool.Config(dict(test_evaluator=voxels, test_dataloader=dict(dataset=dict(type='SomeDataset', ann_file='a'))))
 
 

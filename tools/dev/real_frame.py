@@ -27,8 +27,8 @@ from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.datasets.info_formats import parse_infos, read_info_file  # noqa: E402
 from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS, read_points  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from projects.occ.structures.benchmarks import BENCHMARKS  # noqa: E402
 from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path, surroundocc_label_path  # noqa: E402
-from projects.occ.visualization.palettes import NUSCENES_PALETTE  # noqa: E402
 from projects.occ.visualization.voxel_drawing import draw_voxels  # noqa: E402
 from projects.preparation.info_writer import write_info_file  # noqa: E402
 from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label  # noqa: E402
@@ -145,7 +145,7 @@ def overlay(frame: SampleFrame, label: OccLabel, grid: VoxelGrid, opacity: float
     record = frame.record
     colors = np.full((256, 3), 128, dtype=np.uint8)
     for index, name in enumerate(grid.class_names):
-        colors[index] = NUSCENES_PALETTE.get(name, (255, 255, 255))
+        colors[index] = BENCHMARKS['occ3d'].palette.get(name, (255, 255, 255))
     drawn = np.zeros(256, dtype=bool)
     drawn[list(grid.semantic_classes)] = True
     ref2lidar = np.linalg.inv(record.lidar2ego) if grid.frame == 'ego' else np.eye(4)

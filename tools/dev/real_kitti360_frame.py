@@ -28,8 +28,8 @@ from projects.occ.datasets.lidar_points import KITTI_POINT_DIMS, read_points  # 
 from projects.occ.datasets.sscbench_kitti360_dataset import CAMERA, sequence_name  # noqa: E402
 from projects.occ.datasets.transforms.depth import lidar_depth  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from projects.occ.structures.benchmarks import BENCHMARKS  # noqa: E402
 from projects.occ.structures.frame_record import BoxRecord, CameraRecord, FrameRecord  # noqa: E402
-from projects.occ.visualization.palettes import KITTI360_COLORS  # noqa: E402
 from projects.occ.visualization.voxel_drawing import draw_voxels  # noqa: E402
 from projects.preparation.label_making import LabelSettings, LidarSweep, in_box, make_label  # noqa: E402
 from tools.dev.real_frame import run, sample_file  # noqa: E402
@@ -152,7 +152,7 @@ def label_over(image: np.ndarray, labels: np.ndarray, camera: VelodyneCamera, gr
     """The image (H, W, 3) RGB with the label's voxels laid over it."""
     colors = np.full((256, 3), 128, dtype=np.uint8)
     for index, name in enumerate(grid.class_names):
-        colors[index] = KITTI360_COLORS.get(name, (0, 0, 0))
+        colors[index] = BENCHMARKS['sscbench-kitti360'].palette.get(name, (0, 0, 0))
     drawn = np.zeros(256, dtype=bool)
     drawn[list(grid.semantic_classes)] = True
     corner, size = np.array(grid.lower), np.array(grid.voxel_size)

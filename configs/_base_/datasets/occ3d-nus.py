@@ -11,6 +11,7 @@ grid = dict(
     voxel_size=0.4,
     shape=[200, 200, 16],
     frame='ego',
+    ahead='x',
     free_index=17,
     ignore_index=255,
     class_names=[

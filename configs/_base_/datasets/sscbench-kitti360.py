@@ -12,6 +12,7 @@ grid = dict(
     voxel_size=0.2,
     shape=[256, 256, 32],
     frame='lidar',
+    ahead='x',
     free_index=0,
     ignore_index=255,
     class_names=[

@@ -11,6 +11,7 @@ grid = dict(
     voxel_size=0.5,
     shape=[200, 200, 16],
     frame='lidar',
+    ahead='y',
     free_index=0,
     ignore_index=255,
     class_names=[

@@ -14,10 +14,10 @@ import numpy as np
 from projects.occ.file_arrays import load_arrays, read_bytes
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES
+from projects.occ.structures.masks import MASK_KEYS
 
 from .kitti360_labels import map_raw_labels
 
-MASK_KEYS = ('mask_lidar', 'mask_camera')
 _REMEDY = 'copy the label again from the release of the benchmark'
 Labels = tuple[np.ndarray, dict[str, np.ndarray]]
 

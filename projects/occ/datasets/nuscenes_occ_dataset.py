@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import Benchmark
 from projects.occ.structures.frame_record import FrameRecord, geometry_problems
 
 from .frame_dataset import FrameDataset
@@ -55,9 +56,7 @@ class NuScenesOccDataset(FrameDataset):
         FileNotFoundError: If there is no annotation file.
     """
 
-    LABEL_FRAME: str
-    FREE_INDEX: int
-    BENCHMARK: str
+    BENCHMARK: Benchmark
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class NuScenesOccDataset(FrameDataset):
         **kwargs,
     ) -> None:
         grid = VoxelGrid.build(grid)
-        self._check_grid(grid)
+        self.BENCHMARK.check_classes(grid)
         if subset not in ('all', 'mini'):
             raise ValueError(f"dataset.subset must be 'all' or 'mini', got {subset!r}")
         prefix = dict(img='', pts='', occ='')
@@ -91,21 +90,6 @@ class NuScenesOccDataset(FrameDataset):
             cam_names=NUSCENES_CAMERAS if cam_names is None else cam_names,
             **kwargs,
         )
-
-    def _check_grid(self, grid: VoxelGrid) -> None:
-        classes = len(self.METAINFO['classes'])
-        for key, found, expected in (
-            ('frame', grid.frame, self.LABEL_FRAME),
-            ('free_index', grid.free_index, self.FREE_INDEX),
-            ('class_names', grid.num_classes, classes),
-        ):
-            if found != expected:
-                what = f'{found} class names' if key == 'class_names' else repr(found)
-                raise ValueError(
-                    f'{type(self).__name__}: {self.BENCHMARK} labels need grid.{key} '
-                    f'{"with " + str(expected) + " entries" if key == "class_names" else "= " + repr(expected)}, got {what}; '
-                    'take the grid of the matching file in configs/_base_/datasets'
-                )
 
     def label_path(self, record: FrameRecord) -> str:
         """Path of a frame's label below ``data_prefix['occ']``, '' if it cannot be known."""

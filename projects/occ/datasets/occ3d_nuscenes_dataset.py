@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mmdet3d.registry import DATASETS
 
-from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path
 
 from .nuscenes_occ_dataset import NuScenesOccDataset, scenes_by_token
@@ -20,14 +20,8 @@ class Occ3DNuScenesDataset(NuScenesOccDataset):
     See :class:`NuScenesOccDataset` for the arguments.
     """
 
-    METAINFO = dict(
-        dataset='occ3d-nuscenes',
-        classes=('others', *NUSCENES_CLASSES, 'free'),
-        palette=((0, 0, 0), *NUSCENES_COLORS.values(), (0, 255, 127)),
-    )
-    LABEL_FRAME = 'ego'
-    FREE_INDEX = 17
-    BENCHMARK = 'Occ3D-nuScenes'
+    BENCHMARK = BENCHMARKS['occ3d']
+    METAINFO = BENCHMARK.metainfo
 
     def label_path(self, record: FrameRecord) -> str:
         """``<scene>/<token>/labels.npz``."""

@@ -12,7 +12,7 @@ from mmengine.fileio import exists, get, join_path, list_dir_or_file
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
-from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, KITTI360_COLORS
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 
 from .frame_dataset import FrameDataset
@@ -25,7 +25,6 @@ from .transforms.loading import is_complete
 # Sequence numbers of each split, in the benchmark's order.
 SPLITS: dict[str, tuple[int, ...]] = {'train': (4, 0, 10, 2, 3, 5, 7), 'val': (6,), 'test': (9,)}
 SPLITS['trainval'] = SPLITS['train'] + SPLITS['val']
-SPLIT_FRAMES = {'train': 8487, 'val': 1812, 'test': 2566, 'trainval': 8487 + 1812}
 
 CAMERA = 'image_00'
 # Published calibration of image_00 (rectified), one for all sequences: width and height, pixels; intrinsics; camera ->
@@ -94,11 +93,8 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         FileNotFoundError: If a sequence of the split, a calibration file or the frame map is missing.
     """
 
-    METAINFO = dict(
-        dataset='sscbench-kitti360',
-        classes=('empty', *KITTI360_CLASSES),
-        palette=((0, 0, 0), *KITTI360_COLORS.values()),
-    )
+    BENCHMARK = BENCHMARKS['sscbench-kitti360']
+    METAINFO = BENCHMARK.metainfo
 
     def __init__(
         self,
@@ -115,13 +111,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         **kwargs,
     ) -> None:
         grid = VoxelGrid.build(grid)
-        expected = ('lidar', 0, len(self.METAINFO['classes']))
-        found = (grid.frame, grid.free_index, grid.num_classes)
-        if found != expected:
-            raise ValueError(
-                f'{type(self).__name__}: SSCBench-KITTI-360 labels need grid.frame, grid.free_index and number of class_names '
-                f'{expected}, got {found}; take the grid of configs/_base_/datasets/sscbench-kitti360.py'
-            )
+        self.BENCHMARK.check_classes(grid)
         if split not in SPLITS:
             raise ValueError(f'dataset.split must be one of {sorted(SPLITS)}, got {split!r}')
         if not isinstance(frame_stride, int) or frame_stride < 1:
@@ -168,7 +158,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         data_list = self.list_frames(records, range(len(records)), self.frame_stride)
         checked = [self.parse_data_info(records[index]) for index in (0, len(records) // 2, -1)]
         if self.sequences == SPLITS[self.split]:
-            what = f'{self.split}: {len(records)} frames (the published split has {SPLIT_FRAMES[self.split]})'
+            what = f'{self.split}: {len(records)} frames (the published split has {self.BENCHMARK.splits[self.split]})'
         else:
             what = f'drives {list(self.sequences)}: {len(records)} frames'
         print_log(f'SSCBench-KITTI-360 {what}', logger='current', level=logging.INFO)

@@ -2,7 +2,7 @@
 
 from mmdet3d.registry import DATASETS
 
-from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.structures.frame_record import FrameRecord, surroundocc_label_path
 
 from .nuscenes_occ_dataset import NuScenesOccDataset
@@ -17,14 +17,8 @@ class SurroundOccNuScenesDataset(NuScenesOccDataset):
     See :class:`NuScenesOccDataset` for the arguments.
     """
 
-    METAINFO = dict(
-        dataset='surroundocc-nuscenes',
-        classes=('empty', *NUSCENES_CLASSES),
-        palette=((0, 0, 0), *NUSCENES_COLORS.values()),
-    )
-    LABEL_FRAME = 'lidar'
-    FREE_INDEX = 0
-    BENCHMARK = 'SurroundOcc-nuScenes'
+    BENCHMARK = BENCHMARKS['surroundocc']
+    METAINFO = BENCHMARK.metainfo
 
     def label_path(self, record: FrameRecord) -> str:
         """``<LiDAR file name>.npy``."""

@@ -1,7 +1,7 @@
 """Metrics of 3D occupancy.
 
-``functional``, ``presets``, ``ray_origin_files`` and ``static_prior`` need torch and numpy only, so the metric classes are
-loaded on first use. Configs import ``projects.occ.evaluation.occupancy_metric`` and ``.ray_iou_metric``, which register them.
+``functional`` and ``static_prior`` need torch and numpy only, so the metric classes are loaded on first use. Configs import
+``projects.occ.evaluation.occupancy_metric`` and ``.ray_iou_metric``, which register them.
 """
 
 __all__ = ['DepthMetric', 'OccupancyMetric', 'RayIoUMetric']

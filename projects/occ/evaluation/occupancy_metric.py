@@ -12,8 +12,9 @@ from terminaltables import AsciiTable
 from torch import Tensor
 
 from ..structures import VoxelGrid
+from ..structures.benchmarks import get_benchmark
+from ..structures.masks import MASK_FIELDS
 from .functional import ABSENT_POLICIES, summarize_confusion, voxel_confusion
-from .presets import MASK_FIELDS, get_preset
 
 
 @METRICS.register_module()
@@ -53,7 +54,7 @@ class OccupancyMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.grid = VoxelGrid.build(grid)
-        self.preset = None if preset is None else get_preset(preset)
+        self.preset = None if preset is None else get_benchmark(preset)
         if mask is not None and mask not in MASK_FIELDS:
             raise ValueError(f'mask must be one of {tuple(MASK_FIELDS)}, got {mask!r}')
         if absent not in ABSENT_POLICIES:

@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 from terminaltables import AsciiTable
 
 from ..structures import VoxelGrid
+from ..structures.benchmarks import get_benchmark
 from .functional import RayCounts, count_rays, origins_by_token, summarize_rays
-from .presets import get_preset
 from .ray_origin_files import read_ray_origins
 
 PUBLISHED_PRESET = 'occ3d'
@@ -56,7 +56,7 @@ class RayIoUMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.thresholds = tuple(thresholds)
-        self.preset = None if preset is None else get_preset(preset)
+        self.preset = None if preset is None else get_benchmark(preset)
         self.grid = VoxelGrid.build(grid)
         self.is_benchmark_grid = self.preset is not None and self.preset.check(self.grid)
         if not isinstance(origins, Mapping):

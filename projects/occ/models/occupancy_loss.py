@@ -9,6 +9,7 @@ from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
 from projects.occ.structures import OccBatch, OccPrediction, VoxelGrid
+from projects.occ.structures.masks import MASK_FIELDS
 
 from .frustum_proportion import frustum_proportion_loss
 from .label_reduction import REDUCTIONS, reduce_labels, reduce_volume
@@ -54,8 +55,6 @@ class OccupancyLoss(nn.Module):
             there is more than one rule for the factors of the scales.
     """
 
-    MASKS = ('none', 'camera', 'lidar', 'both')
-
     def __init__(
         self,
         grid: VoxelGrid | dict,
@@ -86,8 +85,8 @@ class OccupancyLoss(nn.Module):
             raise ValueError(
                 'loss_occ.scale_weights and loss_occ.aux_weight both set the factors of the scales; set one to None'
             )
-        if mask not in self.MASKS:
-            raise ValueError(f'loss_occ.mask must be one of {self.MASKS}, got {mask!r}')
+        if mask not in MASK_FIELDS:
+            raise ValueError(f'loss_occ.mask must be one of {tuple(MASK_FIELDS)}, got {mask!r}')
         if label_reduction not in REDUCTIONS:
             raise ValueError(f'loss_occ.label_reduction must be one of {REDUCTIONS}, got {label_reduction!r}')
         self.class_weights = None if class_weights is None else tuple(float(w) for w in class_weights)

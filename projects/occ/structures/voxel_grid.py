@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 FRAMES = ('lidar', 'ego')
+# where a grid does not say which axis points ahead of the vehicle
+AHEAD = {'lidar': 'y', 'ego': 'x'}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class VoxelGrid:
         free_index: Class id of empty space.
         ignore_index: Label that takes part in no loss and no metric.
         class_names: Names of all classes including the free one, in the order of their ids.
+        ahead: Axis along which the vehicle looks, ``'x'`` or ``'y'``; y (or -x) is then to its left. None: ``'x'`` for
+            ``'ego'``, ``'y'`` for ``'lidar'`` (LIDAR_TOP of nuScenes; the Velodyne of KITTI looks along x).
 
     Raises:
         ValueError: If the numbers do not agree with each other.
@@ -38,6 +42,7 @@ class VoxelGrid:
     free_index: int
     ignore_index: int = 255
     class_names: tuple[str, ...] = ()
+    ahead: str | None = None
 
     def __post_init__(self) -> None:
         pc_range = tuple(float(v) for v in self.point_cloud_range)
@@ -57,6 +62,9 @@ class VoxelGrid:
             )
         if self.frame not in FRAMES:
             raise ValueError(f'grid.frame must be one of {FRAMES}, got {self.frame!r}')
+        ahead = AHEAD[self.frame] if self.ahead is None else self.ahead
+        if ahead not in ('x', 'y'):
+            raise ValueError(f"grid.ahead must be 'x' or 'y', or None for the axis of its frame, got {self.ahead!r}")
         names = tuple(self.class_names)
         if len(names) < 2:
             raise ValueError(f'grid.class_names must name every class including the free one, got {names}')
@@ -64,7 +72,8 @@ class VoxelGrid:
             raise ValueError(f'grid.free_index must lie in 0..{len(names) - 1}, got {self.free_index}')
         if 0 <= self.ignore_index < len(names):
             raise ValueError(f'grid.ignore_index {self.ignore_index} is also the class {names[self.ignore_index]!r}')
-        for key, value in (('point_cloud_range', pc_range), ('voxel_size', size), ('shape', shape), ('class_names', names)):
+        fields = dict(point_cloud_range=pc_range, voxel_size=size, shape=shape, class_names=names, ahead=ahead)
+        for key, value in fields.items():
             object.__setattr__(self, key, value)
 
     @classmethod
@@ -107,6 +116,11 @@ class VoxelGrid:
     def extent(self) -> tuple[float, float, float]:
         """Edge lengths (x, y, z) of the whole grid, metres."""
         return tuple(hi - lo for lo, hi in zip(self.lower, self.upper))
+
+    @property
+    def ahead_axis(self) -> int:
+        """Index of the axis that points ahead of the vehicle, 0 or 1; the other one runs from side to side."""
+        return 'xy'.index(self.ahead)
 
     @property
     def semantic_classes(self) -> tuple[int, ...]:

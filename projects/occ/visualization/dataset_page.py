@@ -45,7 +45,7 @@ def dataset_figures(
         pages['input'] = camera_figure(painter, cameras, {} if gt is None else {'label': gt}, width, title)
     if gt is None:
         return pages
-    across = painter.grid.shape[1 - painter.forward_axis]
+    across = painter.grid.shape[1 - painter.ahead_axis]
     scale = max(1, panel_width // across)
     above = painter.bird_eye(gt, scale)
     height = above.shape[0]

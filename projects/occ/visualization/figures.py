@@ -131,7 +131,7 @@ def scene_figure(
         The page, (H, W, 3) uint8.
     """
     width, height = panel_width, panel_width * 5 // 8
-    across = painter.grid.shape[1 - painter.forward_axis]
+    across = painter.grid.shape[1 - painter.ahead_axis]
     scale = max(1, panel_width // across)
     views, maps = [], []
     for name, labels in (('ground truth', gt), ('prediction', pred)):
@@ -270,7 +270,7 @@ def _depth_panels(bar: ColorBar, gt: np.ndarray | None, pred: np.ndarray | None,
 
 def _bev_row(painter: VoxelPainter, maps: RenderedMaps, width: int) -> list[Panel]:
     """Rendered bird's-eye maps, turned so that ahead is up."""
-    turned = [None if m is None else (np.rot90(m) if painter.forward_axis == 0 else m) for m in (maps.gt_bev, maps.pred_bev)]
+    turned = [None if m is None else (np.rot90(m) if painter.ahead_axis == 0 else m) for m in (maps.gt_bev, maps.pred_bev)]
     panels = _class_panels(painter, *turned, width)
     return [Panel(panel.image, f"bird's eye, {panel.title}") for panel in panels]
 

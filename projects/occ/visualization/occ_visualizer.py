@@ -12,6 +12,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 from ..structures import OccDataSample, VoxelGrid
+from ..structures.masks import MASK_FIELDS
 from .camera_path import CameraPath
 from .figure_layout import write_png
 from .figures import CameraImages, RenderedMaps, camera_figure, comparison_figure, rendered_figure, scene_figure
@@ -21,7 +22,6 @@ from .voxel_painter import VoxelPainter
 
 MAPS = ('none', 'rays')
 PANEL_WIDTHS = {'cameras': 640, 'scene': 800, 'rendered': 400}
-MASK_FIELDS = {'none': (), 'camera': ('mask_camera',), 'lidar': ('mask_lidar',), 'both': ('mask_camera', 'mask_lidar')}
 
 
 @VISUALIZERS.register_module()

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from projects.occ.structures.benchmark_classes import KITTI360_COLORS, NUSCENES_COLORS, Color
-
-NUSCENES_PALETTE: dict[str, Color] = {'others': (0, 0, 0), **NUSCENES_COLORS}
-BENCHMARK_PALETTES = (NUSCENES_PALETTE, KITTI360_COLORS)
+from projects.occ.structures.benchmark_classes import Color
+from projects.occ.structures.benchmarks import BENCHMARKS, plain_class_name
 
 IGNORED_COLOR: Color = (200, 200, 200)
 FREE_COLOR: Color = (255, 255, 255)
@@ -21,10 +19,6 @@ FREE_COLOR: Color = (255, 255, 255)
 ERROR_CLASSES = ('correct', 'wrong class', 'missed', 'not there')
 ERROR_PALETTE: tuple[Color, ...] = ((200, 205, 210), (240, 160, 0), (213, 40, 60), (30, 110, 200))
 ERROR_FREE = len(ERROR_CLASSES)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace('-', '_').replace(' ', '_').removesuffix('s')
 
 
 def palette_for(class_names: Sequence[str], free_index: int | None = None) -> np.ndarray:
@@ -39,11 +33,12 @@ def palette_for(class_names: Sequence[str], free_index: int | None = None) -> np
     """
     semantic = [c for c in range(len(class_names)) if c != free_index]
     colors = np.full((len(class_names), 3), FREE_COLOR, dtype=np.uint8)
-    for palette in BENCHMARK_PALETTES:
-        table = {_plain(name): color for name, color in palette.items()}
-        if all(_plain(class_names[c]) in table for c in semantic):
+    for benchmark in BENCHMARKS.values():
+        names = [plain_class_name(name) for name in class_names]
+        table = {plain_class_name(name): color for name, color in benchmark.palette.items()}
+        if all(names[c] in table for c in semantic):
             for c in semantic:
-                colors[c] = table[_plain(class_names[c])]
+                colors[c] = table[names[c]]
             return colors
     for position, c in enumerate(semantic):
         # golden ratio steps keep neighbouring ids apart however many classes there are

@@ -153,7 +153,7 @@ class SceneHtml:
             frame=grid.frame,
             range=grid.point_cloud_range,
             names=grid.class_names,
-            ahead=self.painter.forward_axis,
+            ahead=self.painter.ahead_axis,
             free=grid.free_index,
             ignore=grid.ignore_index,
             classes=classes,
@@ -190,9 +190,8 @@ def read_scene_html(path: str | os.PathLike) -> tuple[VoxelGrid, list[ViewerFram
     if found is None:
         raise ValueError(f'{os.fspath(path)!r} is not a page written by tools/visualize.py --html')
     scene = json.loads(found[1])
-    grid = VoxelGrid(
-        scene['range'], scene['size'], scene['shape'], scene['frame'], scene['free'], scene['ignore'], scene['names']
-    )
+    fields = ('range', 'size', 'shape', 'frame', 'free', 'ignore', 'names')
+    grid = VoxelGrid(*(scene[field] for field in fields), ahead='xy'[scene['ahead']])
     frames = []
     for frame in scene['frames']:
         mask = _decode(frame['mask'])

@@ -37,14 +37,6 @@ def scale_image(ref2img: np.ndarray, scale_x: float, scale_y: float) -> np.ndarr
     return np.diag([scale_x, scale_y, 1.0, 1.0]) @ np.asarray(ref2img, dtype=np.float64)
 
 
-def forward_axis(grid: VoxelGrid) -> int:
-    """Axis that points ahead of the vehicle: 0 (x) for ego and Velodyne frames, 1 (y) for nuScenes' LIDAR_TOP.
-
-    A LiDAR grid that begins at the sensor (KITTI-360) lies ahead along x; one around the sensor is nuScenes'.
-    """
-    return 1 if grid.frame == 'lidar' and grid.lower[0] < 0 else 0
-
-
 def overview_camera(
     grid: VoxelGrid,
     width: int,
@@ -87,7 +79,7 @@ def _look_from(grid: VoxelGrid, elevation: float, azimuth: float, distance: floa
     center = lower + extent / 2
     turn, tilt = np.deg2rad(azimuth), np.deg2rad(elevation)
     behind = np.array([-np.cos(turn), -np.sin(turn)])
-    if forward_axis(grid) == 1:
+    if grid.ahead_axis == 1:
         behind = np.array([-behind[1], behind[0]])
     direction = np.array([*(behind * np.cos(tilt)), np.sin(tilt)])
     ref2cam = look_at(center + direction * distance * extent.max(), center)

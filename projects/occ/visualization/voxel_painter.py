@@ -7,7 +7,7 @@ import numpy as np
 
 from ..structures import VoxelGrid
 from .palettes import ERROR_CLASSES, ERROR_FREE, ERROR_PALETTE, FREE_COLOR, IGNORED_COLOR, error_volume, palette_for
-from .view_cameras import forward_axis, overview_camera
+from .view_cameras import overview_camera
 from .voxel_drawing import VoxelView, draw_voxels
 
 # bird's-eye views: a cell loses up to BEV_SHADE of its brightness if a neighbour stands BEV_STEPS voxels higher; next to free
@@ -42,7 +42,7 @@ class VoxelPainter:
         self.drawn = np.zeros(256, dtype=bool)
         self.drawn[list(self.grid.semantic_classes)] = True
         self.drawn[self.grid.ignore_index] = not hide_ignored
-        self.forward_axis = forward_axis(self.grid)
+        self.ahead_axis = self.grid.ahead_axis
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Name and colour of every class that can be drawn."""
@@ -111,13 +111,13 @@ class VoxelPainter:
     def bird_eye_pixel(self, point: Sequence[float], scale: int) -> tuple[float, float]:
         """Column and row of a point (x, y), metres, in the pictures of :meth:`bird_eye`."""
         lower, upper, size = self.grid.lower, self.grid.upper, self.grid.voxel_size
-        if self.forward_axis == 0:
+        if self.ahead_axis == 0:
             return (upper[1] - point[1]) / size[1] * scale, (upper[0] - point[0]) / size[0] * scale
         return (point[0] - lower[0]) / size[0] * scale, (upper[1] - point[1]) / size[1] * scale
 
     def lay_out(self, cells: np.ndarray) -> np.ndarray:
         """Values (X, Y, ...) of columns as they lie in the pictures of :meth:`bird_eye`: ahead is up, left is left."""
-        return np.ascontiguousarray(cells[::-1, ::-1] if self.forward_axis == 0 else cells.swapaxes(0, 1)[::-1])
+        return np.ascontiguousarray(cells[::-1, ::-1] if self.ahead_axis == 0 else cells.swapaxes(0, 1)[::-1])
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """Colour image (..., 3) uint8 of an image of class ids; free is white."""

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from projects.occ.datasets.label_volumes import read_label_volume, read_prediction
-from projects.occ.evaluation.presets import PRESETS
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
 
-GRIDS = {name: preset.grid for name, preset in PRESETS.items()}
+GRIDS = {name: preset.grid for name, preset in BENCHMARKS.items()}
 SMALL = VoxelGrid((-4, -4, -1, 4, 4, 1), 1.0, (8, 8, 2), 'ego', 2, class_names=('car', 'road', 'free'))
 TINY = VoxelGrid((0, 0, 0, 3, 2, 2), 1.0, (3, 2, 2), 'lidar', 0, class_names=('free', 'car', 'road'))
 IDS = np.arange(12).reshape(3, 2, 2) % 3

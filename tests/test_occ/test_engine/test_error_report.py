@@ -97,7 +97,7 @@ def test_control_c_is_found_below_other_errors():
 
 
 def test_a_key_error_is_not_quoted():
-    from projects.occ.evaluation.presets import get_preset
+    from projects.occ.structures.benchmarks import get_benchmark
 
-    error = caught(lambda: get_preset('absent'))
+    error = caught(lambda: get_benchmark('absent'))
     assert user_message(error) == error.args[0]

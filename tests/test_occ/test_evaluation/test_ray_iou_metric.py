@@ -12,9 +12,9 @@ from mmengine.logging import MMLogger
 
 from projects.occ.evaluation import RayIoUMetric
 from projects.occ.evaluation.functional import origins_by_token, ray_iou
-from projects.occ.evaluation.presets import get_preset
 from projects.occ.evaluation.ray_origin_files import write_ray_origins
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import get_benchmark
 
 GRID = dict(
     point_cloud_range=(-4, -4, -2, 4, 4, 2),
@@ -119,7 +119,7 @@ def test_origins_from_a_file(tmp_path):
     metric = RayIoUMetric(GRID, str(tmp_path / 'origins.npz'))
     metric.process({}, samples(gt, pred))
     assert metric.evaluate(2)['occ/RayIoU'] == ray_iou(pred, gt, origins.values(), GRID)['RayIoU']
-    with pytest.raises(FileNotFoundError, match='do not exist'):
+    with pytest.raises(FileNotFoundError, match='absent.npz'):
         RayIoUMetric(GRID, str(tmp_path / 'absent.npz'))
     with pytest.raises(ValueError, match='in the ego frame, but the voxel grid is in the lidar frame'):
         RayIoUMetric({**GRID, 'frame': 'lidar'}, str(tmp_path / 'origins.npz'))
@@ -141,7 +141,7 @@ def test_bad_samples():
 def test_preset_checks_the_grid(log):
     with pytest.raises(ValueError, match="preset 'occ3d' does not fit the grid"):
         RayIoUMetric(GRID, {}, preset='occ3d')
-    grid = get_preset('occ3d').grid
+    grid = get_benchmark('occ3d').grid
     metric = RayIoUMetric(grid, {'frame-0': np.array([[0.94, 0, 1.84]])}, preset='occ3d')
     gt = np.full(grid.shape, 17, np.uint8)
     gt[:, :, 0] = 11

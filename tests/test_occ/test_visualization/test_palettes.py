@@ -5,14 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from projects.occ.structures.benchmark_classes import KITTI360_COLORS
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.visualization.palettes import (
     ERROR_CLASSES,
     ERROR_FREE,
     ERROR_PALETTE,
     FREE_COLOR,
     IGNORED_COLOR,
-    NUSCENES_PALETTE,
     error_volume,
     palette_for,
 )
@@ -68,6 +67,7 @@ def test_the_documented_colours_are_these(repo_root):
     rows = re.findall(r'^\| ([\w -]+) \| (\d+), (\d+), (\d+) \| `#(\w{6})` \|$', text, re.MULTILINE)
     documented = [(name, tuple(map(int, color))) for name, *color, _ in rows]
     errors = dict(zip(ERROR_CLASSES, ERROR_PALETTE))
-    expected = [*NUSCENES_PALETTE.items(), *KITTI360_COLORS.items(), *errors.items(), ('ignored', IGNORED_COLOR)]
+    palettes = [BENCHMARKS[name].palette for name in ('occ3d', 'sscbench-kitti360')]
+    expected = [*palettes[0].items(), *palettes[1].items(), *errors.items(), ('ignored', IGNORED_COLOR)]
     assert documented == expected
     assert all(bytes.fromhex(code) == bytes(color) for (_, color), (*_, code) in zip(documented, rows))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from projects.occ.evaluation.presets import get_preset
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import get_benchmark
 from projects.occ.visualization import SceneHtml, ViewerCamera, ViewerFrame, VoxelPainter, read_scene_html
 from projects.occ.visualization.palettes import error_volume
 from projects.occ.visualization.view_cameras import look_at
@@ -56,7 +56,7 @@ def test_the_voxels_come_back(tmp_path):
 
 @pytest.mark.parametrize('preset', ['occ3d', 'surroundocc', 'sscbench-kitti360'])
 def test_benchmark_sizes_and_missing_volumes(preset, tmp_path):
-    painter = VoxelPainter(get_preset(preset).grid)
+    painter = VoxelPainter(get_benchmark(preset).grid)
     grid, random = painter.grid, np.random.default_rng(0)
     labels = np.full(grid.shape, grid.free_index, np.uint8)
     where = random.random(grid.shape) < 0.02

@@ -5,7 +5,6 @@ import pytest
 
 from projects.occ.structures import VoxelGrid
 from projects.occ.visualization.view_cameras import (
-    forward_axis,
     look_at,
     overview_camera,
     project_matrix,
@@ -15,7 +14,7 @@ from projects.occ.visualization.view_cameras import (
 NAMES = ('free', 'car')
 NUSCENES_LIDAR = VoxelGrid((-50, -50, -5, 50, 50, 3), 0.5, (200, 200, 16), 'lidar', 0, class_names=NAMES)
 NUSCENES_EGO = VoxelGrid((-40, -40, -1, 40, 40, 5.4), 0.4, (200, 200, 16), 'ego', 0, class_names=NAMES)
-KITTI = VoxelGrid((0, -25.6, -2, 51.2, 25.6, 4.4), 0.2, (256, 256, 32), 'lidar', 0, class_names=NAMES)
+KITTI = VoxelGrid((0, -25.6, -2, 51.2, 25.6, 4.4), 0.2, (256, 256, 32), 'lidar', 0, class_names=NAMES, ahead='x')
 
 
 def test_look_at_axes():
@@ -39,10 +38,6 @@ def test_projection_and_scaling():
     assert (smaller[0] / d, smaller[1] / d, smaller[2]) == pytest.approx((u / d / 2, v / d / 4, d))
 
 
-def test_forward_axis():
-    assert [forward_axis(grid) for grid in (NUSCENES_LIDAR, NUSCENES_EGO, KITTI)] == [1, 0, 0]
-
-
 @pytest.mark.parametrize('grid', [NUSCENES_LIDAR, NUSCENES_EGO, KITTI])
 @pytest.mark.parametrize('size', [(800, 500), (300, 900)])
 def test_overview_shows_the_whole_grid_from_behind(grid, size):
@@ -59,8 +54,8 @@ def test_overview_shows_the_whole_grid_from_behind(grid, size):
     # seen from behind and above: what is ahead is farther away and higher in the picture, left is left
     center = lower + extent / 2
     ahead, left = np.zeros((2, 3))
-    ahead[forward_axis(grid)] = 1
-    left[1 - forward_axis(grid)] = 1 if forward_axis(grid) == 0 else -1
+    ahead[grid.ahead_axis] = 1
+    left[1 - grid.ahead_axis] = 1 if grid.ahead_axis == 0 else -1
     middle, front, beside = (ref2img @ [*(center + step), 1] for step in (0 * ahead, ahead, left))
     assert front[2] > middle[2] and front[1] / front[2] < middle[1] / middle[2]
     assert beside[0] / beside[2] < middle[0] / middle[2]

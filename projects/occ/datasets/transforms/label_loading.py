@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from projects.occ.datasets.label_formats import MASK_KEYS, read_label
+from projects.occ.datasets.label_formats import read_label
+from projects.occ.structures.masks import MASK_KEYS
 
 _REMEDY = (
     "the path is dataset.data_root + dataset.data_prefix['occ'] + what the annotation file says; check these config keys "

@@ -12,8 +12,8 @@ from mmdet3d.registry import TRANSFORMS
 class RandomFlipScene(BaseTransform):
     """Mirrors images, depth maps, labels and masks left-right.
 
-    For reference frames whose y axis points left (KITTI; ego frames) and grids that are symmetric in y. Comes after
-    :class:`LoadVoxelProjections`, if that is used.
+    For grids that reach as far to the left as to the right; ``grid.ahead`` says which axis that is (y for KITTI and ego
+    frames, x for LIDAR_TOP of nuScenes). Comes after :class:`LoadVoxelProjections`, if that is used.
 
     With ``flip_cameras`` the cameras are mirrored too: their principal points move to the other side of the image, their poses
     are conjugated, and the projections of the voxels follow, so that every mirrored voxel lies on its mirrored pixel. Without,
@@ -41,13 +41,14 @@ class RandomFlipScene(BaseTransform):
         """Flips with the given probability.
 
         Raises:
-            ValueError: If the grid is not symmetric in y, or the cameras of a frame with several of them are to stay.
+            ValueError: If the grid is not symmetric, or the cameras of a frame with several of them are to stay.
         """
         grid = results['grid']
-        if abs(grid.lower[1] + grid.upper[1]) > 1e-6:
+        side = 1 - grid.ahead_axis
+        if abs(grid.lower[side] + grid.upper[side]) > 1e-6:
             raise ValueError(
-                'RandomFlipScene mirrors y, so the grid must reach as far to the left as to the right, got y from '
-                f'{grid.lower[1]} to {grid.upper[1]} m'
+                f'RandomFlipScene mirrors {"xy"[side]} where grid.ahead={grid.ahead!r}, so the grid must reach as far to the '
+                f'left as to the right, got {"xy"[side]} from {grid.lower[side]} to {grid.upper[side]} m'
             )
         if not self.flip_cameras and len(set(results['cam_names'])) > 1:
             raise ValueError(
@@ -61,17 +62,19 @@ class RandomFlipScene(BaseTransform):
                 results[key] = [mmcv.imflip(image) for image in results[key]]
         for key in ('gt_occ', 'mask_camera', 'mask_lidar'):
             if key in results:
-                results[key] = results[key][:, ::-1]
+                results[key] = np.flip(results[key], side)
         if self.flip_cameras:
             self._flip_cameras(results)
         return results
 
     def _flip_cameras(self, results: dict) -> None:
         mirror_y, mirror_x = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
-        results['ref2cam'] = mirror_x @ np.asarray(results['ref2cam']) @ mirror_y
+        # of the reference frame; cameras have x, the ego frame has y from side to side
+        mirror = mirror_y if results['grid'].ahead == 'x' else mirror_x
+        results['ref2cam'] = mirror_x @ np.asarray(results['ref2cam']) @ mirror
         for key, widths, right in (
             ('cam2img', results['ori_img_wh'][:, 0], mirror_x[:3, :3]),
-            ('ref2img', results['img_wh'][:, 0], mirror_y),
+            ('ref2img', results['img_wh'][:, 0], mirror),
         ):
             matrices = np.array(results[key], dtype=np.float64)
             # u becomes width - u
@@ -83,26 +86,27 @@ class RandomFlipScene(BaseTransform):
             widths = (results['img_wh'][:, 0], results['ori_img_wh'][:, 0])
             new, old = ([np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) for width in both] for both in widths)
             results['warp'] = np.array(new) @ results['warp'] @ np.array(old)
-        for key in ('lidar2ego', 'ego2global'):
+        for key, right in (('lidar2ego', mirror), ('ego2global', mirror_y)):
             if key in results:
-                results[key] = mirror_y @ results[key] @ mirror_y
+                results[key] = mirror_y @ results[key] @ right
         if 'lidar_frames' in results:
-            results['lidar_frames'] = [dict(scan, lidar2ref=mirror_y @ scan['lidar2ref']) for scan in results['lidar_frames']]
+            results['lidar_frames'] = [dict(scan, lidar2ref=mirror @ scan['lidar2ref']) for scan in results['lidar_frames']]
         if 'voxel_pixels' in results:
             self._flip_projections(results)
 
     def _flip_projections(self, results: dict) -> None:
-        shape = results['grid'].shape
+        shape, side = results['grid'].shape, 1 - results['grid'].ahead_axis
         views, voxels = results['voxel_visible'].shape
         scale = round((np.prod(shape) / voxels) ** (1 / 3))
         coarse = tuple(n // scale for n in shape)
-        pixels = results['voxel_pixels'].reshape(views, *coarse, 2)[:, :, ::-1].copy()
+        pixels = np.flip(results['voxel_pixels'].reshape(views, *coarse, 2), 1 + side).copy()
         widths = np.asarray(results['img_wh'])[:, 0].astype(np.int64)
         pixels[..., 0] = widths[:, None, None, None] - 1 - pixels[..., 0]
         results['voxel_pixels'] = pixels.reshape(views, voxels, 2)
-        results['voxel_visible'] = results['voxel_visible'].reshape(views, *coarse)[:, :, ::-1].reshape(views, voxels)
+        visible = np.flip(results['voxel_visible'].reshape(views, *coarse), 1 + side)
+        results['voxel_visible'] = visible.reshape(views, voxels)
         if 'frustum_index' in results:
-            index = results['frustum_index'][:, ::-1]
+            index = np.flip(results['frustum_index'], side)
             count = results['frustums']
             row, column = index // count, index % count
             results['frustum_index'] = np.where(index < 0, index, row * count + count - 1 - column).astype(np.int16)

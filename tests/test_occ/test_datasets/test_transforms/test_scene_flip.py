@@ -15,7 +15,7 @@ REF2CAM = np.eye(4)
 REF2CAM[:3, :3] = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]) @ TURN
 REF2CAM[:3, 3] = 0.3, -0.2, 0.1
 CAM2IMG = np.array([[10.0, 0, 13], [0, 10, 8], [0, 0, 1]])
-GRID = VoxelGrid((0, -4, -2, 8, 4, 2), 1, (8, 8, 4), 'lidar', 0, class_names=('free', 'car'))
+GRID = VoxelGrid((0, -4, -2, 8, 4, 2), 1, (8, 8, 4), 'lidar', 0, class_names=('free', 'car'), ahead='x')
 
 
 @pytest.fixture
@@ -96,6 +96,29 @@ def test_projections_follow_mirrored_cameras(results):
     assert np.array_equal(index[inside] // 4, before['frustum_index'][inside] // 4)
 
 
+def test_frames_that_look_along_y_are_mirrored_in_x(results):
+    # the same scene in a frame that is turned by a quarter: x right, y ahead
+    turn = np.eye(4)
+    turn[:2, :2] = [[0, 1], [-1, 0]]  # x, y of the turned frame -> x ahead, y left
+    turned = dict(results, grid=VoxelGrid((-4, 0, -2, 4, 8, 2), 1, (8, 8, 4), 'lidar', 0, class_names=('free', 'car')))
+    assert turned['grid'].ahead == 'y'
+    for key in ('ref2cam', 'ref2img', 'lidar2ego'):
+        turned[key] = results[key] @ turn
+    turned['lidar_frames'] = [dict(results['lidar_frames'][0], lidar2ref=np.linalg.inv(turn))]
+    for key in ('gt_occ', 'mask_camera'):
+        turned[key] = np.rot90(results[key], 1, (0, 1))
+    one, two = (LoadVoxelProjections(voxel_scale=1, frustums=4)(dict(r)) for r in (results, turned))
+    one, two = RandomFlipScene(prob=1)(one), RandomFlipScene(prob=1)(two)
+    for key in ('ref2cam', 'ref2img', 'lidar2ego'):
+        np.testing.assert_allclose(two[key], one[key] @ turn, atol=1e-12)
+    np.testing.assert_allclose(turn @ two['lidar_frames'][0]['lidar2ref'], one['lidar_frames'][0]['lidar2ref'], atol=1e-12)
+    assert np.array_equal(two['cam2img'], one['cam2img']) and np.array_equal(two['ego2global'], one['ego2global'])
+    for key in ('gt_occ', 'mask_camera', 'frustum_index'):
+        assert np.array_equal(two[key], np.rot90(one[key], 1, (0, 1)))
+    seen = [r['voxel_visible'].reshape(GRID.shape) for r in (one, two)]
+    assert seen[0].any() and np.array_equal(seen[1], np.rot90(seen[0], 1, (0, 1)))
+
+
 def test_warp_and_lidar_points_follow(results):
     results = ResizeCropFlipImages(final_wh=(10, 6), training=False)(results)
     results['originals'] = [np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)]
@@ -132,7 +155,7 @@ def test_several_cameras_are_mirrored_only_with_their_matrices(results):
 def test_bad_arguments(results):
     with pytest.raises(ValueError, match=r'prob must lie in \[0, 1\], got 2'):
         RandomFlipScene(prob=2)
-    results['grid'] = VoxelGrid((0, -4, -2, 8, 5, 2), 1, (8, 9, 4), 'lidar', 0, class_names=('free', 'car'))
+    results['grid'] = VoxelGrid((0, -4, -2, 8, 5, 2), 1, (8, 9, 4), 'lidar', 0, class_names=('free', 'car'), ahead='x')
     with pytest.raises(ValueError, match='got y from -4.0 to 5.0 m'):
         RandomFlipScene()(results)
     assert repr(RandomFlipScene(0.25)) == 'RandomFlipScene(prob=0.25, flip_cameras=True)'

@@ -7,11 +7,11 @@ import pytest
 
 from projects.occ.datasets.safe_pickle import load_numpy_pickle
 from projects.occ.evaluation.functional import lidar_origins, origins_by_token
-from projects.occ.evaluation.presets import PRESETS
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.structures.frame_record import rigid
 
-OCC3D = PRESETS['occ3d'].grid
-KITTI = PRESETS['sscbench-kitti360'].grid
+OCC3D = BENCHMARKS['occ3d'].grid
+KITTI = BENCHMARKS['sscbench-kitti360'].grid
 
 
 def straight_scene(count=5, step=4.0, name='scene-1', height=1.84):
