@@ -10,7 +10,13 @@ EXTENSION = ROOT / 'extensions' / 'diff-gaussian-rasterization' / 'gaussian_rast
 FAMILIES = ('bevdet', 'tpvformer', 'surroundocc', 'symphonies')
 STRUCTURES, FUNCTIONAL = 'projects.occ.structures', 'projects.occ.evaluation.functional'
 LOW = (STRUCTURES, FUNCTIONAL)
-FILES = ('projects.occ.atomic_write', 'projects.occ.file_arrays', 'projects.occ.file_names', 'projects.occ.safe_pickle')
+FILES = (
+    'projects.occ.atomic_write',
+    'projects.occ.file_arrays',
+    'projects.occ.file_names',
+    'projects.occ.image_files',
+    'projects.occ.safe_pickle',
+)
 OCC_PARTS = ('datasets', 'models', 'evaluation', 'visualization', 'engine')
 MM = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d')
 
@@ -33,6 +39,7 @@ ALLOWED = {
     'projects.occ.atomic_write': (),
     'projects.occ.safe_pickle': (),
     'projects.occ.file_names': (),
+    'projects.occ.image_files': ('mmcv',),
     'projects.occ.file_arrays': ('mmengine.fileio',),
     **{f'projects.occ.{part}': (*LOW, *FILES, *MM) for part in OCC_PARTS},
     'projects.occ.apis': (
@@ -62,7 +69,7 @@ ALLOWED = {
 # level, or on the lowest where there is none.
 LEVELS = {
     'projects.occ': (
-        ('atomic_write', 'file_arrays', 'file_names', 'safe_pickle', 'structures'),
+        ('atomic_write', 'file_arrays', 'file_names', 'image_files', 'safe_pickle', 'structures'),
         ('evaluation.functional',),
         ('datasets', 'models', 'evaluation', 'visualization', 'engine'),
         ('apis',),

@@ -22,7 +22,6 @@ import numpy as np  # noqa: E402
 from mmdet3d.registry import DATASETS  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
-from PIL import Image  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -35,6 +34,7 @@ from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation import OccupancyMetric, RayIoUMetric  # noqa: E402
 from projects.occ.evaluation.saved_predictions import index_predictions, match_predictions  # noqa: E402
+from projects.occ.image_files import ImageError, image_size  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 from projects.occ.structures.benchmarks import BENCHMARKS, Benchmark, get_benchmark  # noqa: E402
 
@@ -123,8 +123,10 @@ def _image_size(path: str, frame: Frame) -> tuple[int, int]:
         raise FileNotFoundError(
             f'image metrics need the size of the images, but {path!r} of frame {frame.token} does not exist'
         )
-    with Image.open(path) as image:
-        return image.size
+    try:
+        return image_size(Path(path).read_bytes())
+    except ImageError as error:
+        raise ValueError(f'image metrics need the size of the images, but {path!r} of frame {frame.token}: {error}') from error
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

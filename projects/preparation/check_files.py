@@ -1,17 +1,14 @@
 """Looks into single files of a data root: images, labels, LiDAR sweeps, depth maps."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from projects.occ.datasets.label_formats import LabelError, labels_from_arrays
 from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS
-from projects.occ.datasets.transforms.loading import is_complete
 from projects.occ.file_arrays import load_arrays
+from projects.occ.image_files import ImageError, check_whole_image
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.masks import MASK_KEYS
 
@@ -29,18 +26,10 @@ def check_image(path: Path) -> tuple[list[Finding], tuple[int, int] | None]:
     if not path.is_file():
         return found('image-missing', 'does not exist')
     data = path.read_bytes()
-    if not data:
-        return found('image-damaged', 'is empty (0 bytes)')
     try:
-        size = Image.open(io.BytesIO(data)).size
-    except (UnidentifiedImageError, OSError, SyntaxError):
-        return found('image-damaged', f'is no image that can be read ({len(data)} bytes)')
-    if not is_complete(data):
-        return found('image-damaged', f'is cut short ({len(data)} bytes, no end mark)')
-    # an eighth of the size is enough to see whether all of it decodes, and faster
-    if cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) is None:
-        return found('image-damaged', f'cannot be decoded ({len(data)} bytes)')
-    return [], size
+        return [], check_whole_image(data)
+    except ImageError as error:
+        return found('image-damaged', f'{error} ({len(data)} bytes)')
 
 
 def check_lidar(path: Path) -> list[Finding]:

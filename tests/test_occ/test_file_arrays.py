@@ -1,3 +1,8 @@
+import io
+import tracemalloc
+import warnings
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -56,3 +61,84 @@ def test_nothing_is_unpickled(tmp_path):
     (tmp_path / 'text.npz').write_text('nothing')
     with pytest.raises(ValueError, match='text.npz'):
         load_arrays(tmp_path / 'text.npz', 'map', 'draw it again')
+
+
+def member(dtype, shape, data=b''):
+    """An array file that says anything about itself."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, dict(descr=dtype, fortran_order=False, shape=shape))
+    return file.getvalue() + data
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        member('<f8', (1 << 29,)),  # 4 GB
+        member('<f8', (1 << 40, 1 << 40)),
+        member('<f8', (-1, -8)),
+        member('<f8', (1 << 40, 0)),
+        member('<U0', (1 << 40,)),
+        member('|V8', (1,), bytes(8)),
+        member([('a', '<i4'), ('b', '<i4')], (1,), bytes(8)),
+        member('|O', (1,), bytes(8)),
+        member('<M8[s]', (1,), bytes(8)),
+        member('<f8', (2,), bytes(8)),
+        b'\x93NUMPY\x01\x00' + (9000).to_bytes(2, 'little') + b'(' * 9000,
+        b'\x93NUMPY\x02\x00' + (1 << 31).to_bytes(4, 'little') + b'{',
+        b'\x93NUMPY\x09\x00' + bytes(100),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize('suffix', ['.npy', '.npz'])
+def test_headers_are_looked_at_before_room_is_made(tmp_path, content, suffix):
+    path = tmp_path / f'x{suffix}'
+    if suffix == '.npy':
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr('semantics.npy', content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match='map: .*x.np.*draw it again'):
+        load_arrays(path, 'map', 'draw it again')
+    assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    tracemalloc.stop()
+
+
+def test_arrays_that_nobody_asked_for_are_not_unpacked(tmp_path):
+    path = tmp_path / 'bomb.npz'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr('semantics.npy', member('|u1', (2, 3), bytes(6)))
+        archive.writestr('other.npy', member('|u1', (200 << 20,), bytes(200 << 20)))
+        archive.writestr('broken.npy', b'nothing')
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    arrays = load_arrays(path, 'label', 'x', names=('semantics', 'absent'))
+    assert list(arrays) == ['semantics'] and arrays['semantics'].shape == (2, 3)
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+    with pytest.raises(ValueError, match='broken|magic'):
+        load_arrays(path, 'label', 'x')
+
+
+def test_archives_that_numpy_does_not_write_are_refused(tmp_path):
+    path = tmp_path / 'x.npz'
+    good = member('|u1', (1,), b'\1')
+    for names, packing in (
+        (('a.npy', 'a.npy'), 0),
+        (('a',), 0),
+        (('a.npy',), zipfile.ZIP_LZMA),
+        (('a.npy',), zipfile.ZIP_BZIP2),
+    ):
+        with zipfile.ZipFile(path, 'w', packing) as archive, warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            for name in names:
+                archive.writestr(name, good)
+        with pytest.raises(ValueError, match='x.npz'):
+            load_arrays(path, 'map', 'draw it again')
+
+
+def test_links_in_a_circle_and_names_that_no_disk_takes(tmp_path):
+    (tmp_path / 'a.npy').symlink_to(tmp_path / 'b.npy')
+    (tmp_path / 'b.npy').symlink_to(tmp_path / 'a.npy')
+    for name in ('a.npy', 'x' * 300, 'a\0b', 'a\ud800'):
+        with pytest.raises(FileNotFoundError, match='map: .*draw it again'):
+            load_arrays(f'{tmp_path}/{name}', 'map', 'draw it again')

@@ -69,7 +69,7 @@ def read_label(
             problem = f'raw ids are those of SSCBench-KITTI-360 with {len(KITTI360_CLASSES) + 1} classes, the grid has others'
             raise LabelError(f"{what}: '{path}'", [('label-class', problem)])
         return read_raw_label(path, grid.shape, what, remedy, invalid, backend_args), {}
-    arrays = load_arrays(path, what, remedy, backend_args)
+    arrays = load_arrays(path, what, remedy, backend_args, ('semantics', *masks))
     return labels_from_arrays(arrays, grid, f"{what}: '{path}'", masks if suffix == '.npz' else ())
 
 

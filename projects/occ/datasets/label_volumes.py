@@ -61,7 +61,7 @@ def read_label_volume(path: str | os.PathLike, grids: Mapping[str, VoxelGrid]) -
         # without .invalid nothing is known to be unobserved
         invalid = path.with_suffix('.invalid').is_file()
         return LabelVolume(read_raw_label(path, grid.shape, what, remedy, invalid), grid, name)
-    arrays = load_arrays(path, what, remedy)
+    arrays = load_arrays(path, what, remedy, names=(*LABEL_KEYS, *PREDICTION_KEYS, 'mask_camera'))
     key = _key(arrays, (*LABEL_KEYS, *PREDICTION_KEYS), f"{what}: '{path}'")
     shape = arrays[key].shape
     sparse = len(shape) == 2
@@ -100,7 +100,7 @@ def read_prediction(path: str | os.PathLike, grid: VoxelGrid) -> np.ndarray:
         if path.suffix == '.label':
             labels = read_label(path, grid, 'prediction', remedy, invalid=False)[0]
             return read_dense({'': labels}, grid, origin, '', ignored=False)[0]
-        arrays = load_arrays(path, 'prediction', remedy)
+        arrays = load_arrays(path, 'prediction', remedy, names=(*PREDICTION_KEYS, *LABEL_KEYS))
         key = _key(arrays, (*PREDICTION_KEYS, *LABEL_KEYS), origin, lone=False)
         if arrays[key].ndim == 2:
             return read_rows(arrays[key], grid, origin, noise=False)
@@ -116,6 +116,8 @@ def _key(arrays: Mapping[str, np.ndarray], keys: tuple[str, ...], origin: str, l
     """Name of the array of class ids; with ``lone`` also that of an only volume."""
     volumes = [name for name, array in arrays.items() if lone and array.ndim == 3]
     found = [key for key in (*keys, '') if key in arrays] or (volumes if len(volumes) == 1 else [])
+    if set(found) & set(LABEL_KEYS) and set(found) & set(PREDICTION_KEYS):
+        raise ValueError(f'{origin}: it holds a label and a prediction ({found}); keep one of them')
     if not found:
         raise ValueError(f'{origin}: expected one of the keys {keys}, found {list(arrays)}')
     return found[0]

@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmdet3d.registry import DATASETS
 from mmengine.fileio import exists, get, join_path, list_dir_or_file
 from mmengine.logging import print_log
 
+from projects.occ.image_files import ImageError, image_size
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.structures.frame_record import CameraRecord, FrameRecord
@@ -20,7 +20,6 @@ from .kitti360_labels import LABEL_SUFFIX, warn_if_upper_classes_miss
 from .kitti360_poses import read_poses
 from .kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration
 from .label_formats import read_label
-from .transforms.loading import is_complete
 
 # Sequence numbers of each split, in the benchmark's order.
 SPLITS: dict[str, tuple[int, ...]] = {'train': (4, 0, 10, 2, 3, 5, 7), 'val': (6,), 'test': (9,)}
@@ -250,12 +249,14 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         path = info['img_paths'][0]
         if not exists(path, backend_args=self.backend_args):
             return
-        data = get(path, backend_args=self.backend_args)
-        image = mmcv.imfrombytes(data) if is_complete(data) else None
+        try:
+            found = image_size(get(path, backend_args=self.backend_args))
+        except ImageError:
+            return
         width, height = self.camera.image_wh
-        if image is not None and image.shape[1::-1] != (width, height):
+        if found != (width, height):
             raise ValueError(
-                f"'{path}' has {image.shape[1]} x {image.shape[0]} pixels, but the calibration is for the rectified images of "
+                f"'{path}' has {found[0]} x {found[1]} pixels, but the calibration is for the rectified images of "
                 f'{width} x {height}; resize in the pipeline (ResizeCropFlipImages), not on disk'
             )
 

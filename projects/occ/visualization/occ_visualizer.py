@@ -9,7 +9,8 @@ import numpy as np
 from mmdet3d.registry import VISUALIZERS
 from mmengine.dist import is_main_process
 from mmengine.visualization import Visualizer
-from PIL import Image
+
+from projects.occ.image_files import ImageError, decode_image
 
 from ..structures import OccDataSample, VoxelGrid
 from ..structures.masks import MASK_FIELDS
@@ -231,8 +232,10 @@ def original_images(data_sample: OccDataSample) -> CameraImages | None:
         return None
     images = []
     for path in paths:
-        with Image.open(path) as image:
-            images.append(np.asarray(image.convert('RGB')))
+        try:
+            images.append(decode_image(Path(path).read_bytes())[..., ::-1])
+        except ImageError as error:
+            raise ValueError(f'image {path!r} cannot be drawn: {error}') from error
     return CameraImages(images, project_matrix(data_sample.ref2cam, data_sample.cam2img), _names(data_sample, len(images)))
 
 

@@ -1,11 +1,11 @@
 """Which pixels of a camera show the own car."""
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from projects.occ.file_arrays import read_bytes
+from projects.occ.image_files import ImageError, decode_values
 
 VALID = ('zero', 'nonzero')
 
@@ -28,9 +28,12 @@ def read_image_mask(path: str, what: str, valid: str, backend_args: dict | None 
         ValueError: If it is no image.
     """
     data = read_bytes(path, what, "check dataset.data_prefix['mask']", backend_args)
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-    if image is None:
-        raise ValueError(f"{what}: '{path}' ({len(data)} bytes) is no image that can be read; copy it again")
+    try:
+        image = decode_values(data, grey=True)
+    except ImageError as error:
+        raise ValueError(
+            f"{what}: '{path}' ({len(data)} bytes) is no image that can be read: {error}; copy it again"
+        ) from error
     return image == 0 if valid == 'zero' else image != 0
 
 

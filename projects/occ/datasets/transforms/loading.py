@@ -1,23 +1,15 @@
 """Reading images from files."""
 
-import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from projects.occ.file_arrays import read_bytes
+from projects.occ.image_files import ImageError, decode_image
 
 _LAYOUT = 'docs/datasets.md, "Folders"'
 # those of mmcv that give BGR and decode what the flag asks for
 _DECODERS = ('cv2', 'pillow')
-
-
-def is_complete(data: bytes) -> bool:
-    """Whether image bytes have their end mark: decoders paint the lost part of a truncated file grey instead of failing."""
-    for start, end in ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND')):
-        if data.startswith(start):
-            return end in data[-1024:]
-    return len(data) > 0
 
 
 @TRANSFORMS.register_module()
@@ -99,13 +91,13 @@ class LoadMultiViewImages(BaseTransform):
             seen[path] = len(images)
             what = f'image of {name}, frame {results["token"]}'
             data = read_bytes(path, what, remedy, self.backend_args)
-            image = None
-            if is_complete(data):
-                image = mmcv.imfrombytes(data, flag='color_ignore_orientation', backend=self.imdecode_backend)
-            if image is None:
+            try:
+                image = decode_image(data, self.imdecode_backend)
+            except ImageError as error:
                 raise ValueError(
-                    f"{what}: '{path}' ({len(data)} bytes) is not a complete image; copy it again from the data set"
-                )
+                    f"{what}: '{path}' ({len(data)} bytes) is not a complete image; copy it again from the data set "
+                    f"({error}; dataset.data_root + dataset.data_prefix['img'], {_LAYOUT})"
+                ) from error
             images.append(image)
         return images
 

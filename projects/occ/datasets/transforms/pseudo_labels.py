@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
 from projects.occ.file_arrays import load_arrays, read_bytes
+from projects.occ.image_files import ImageError, decode_values
 
 IGNORE = -1
 # Stored id 0..16 of GroundedSAM's maps (unused, sedan, highway, bus, truck, terrain, tree, sidewalk, bicycle, barrier, person,
@@ -42,9 +42,10 @@ def read_class_map(path: str, what: str, image_wh: Sequence[int], backend_args: 
     if path.endswith('.npy'):
         values = load_arrays(path, what, remedy, backend_args).get('', np.zeros(0))
     else:
-        values = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-        if values is None:
-            raise ValueError(f"{what}: '{path}' ({len(data)} bytes) is no image that can be read")
+        try:
+            values = decode_values(data)
+        except ImageError as error:
+            raise ValueError(f"{what}: '{path}' ({len(data)} bytes) is no image that can be read: {error}") from error
     if values.shape != (height, width) or values.dtype.kind not in 'iu':
         raise ValueError(
             f"{what}: '{path}': expected integer ids of shape {(height, width)}, as its image, found {values.dtype} "
