@@ -88,7 +88,7 @@ def test_outputs(inferencer, setting, tmp_path):
         assert tuple(file['class_names']) == grid.class_names and str(file['frame']) == 'ego' and file['free_index'] == 17
         np.testing.assert_allclose(file['ref2cam'], frame['ref2cam'], atol=1e-5)
         np.testing.assert_allclose(file['cam2img'], frame['cam2img'], atol=1e-4)
-    with pytest.raises(ValueError, match=r"must be a relative path, got '../x'"):
+    with pytest.raises(ValueError, match=r"relative path.*'\.\./x'"):
         inferencer(dict(frame, token='../x'), out_dir=tmp_path)
 
 
