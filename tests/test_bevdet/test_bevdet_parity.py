@@ -14,6 +14,8 @@ from projects.bevdet.geometry import block_bins, camera_vector, frustum_pixels, 
 FILE = 'bevstereo_occ_small.pt'
 HOSTS = ('r50_stereo', 'swin_stereo', 'r50_single')
 ATOL = 1e-4
+LOSS_RTOL = 1e-5
+GRAD_RTOL = 1e-3
 
 
 @pytest.fixture(scope='module')
@@ -209,3 +211,128 @@ def test_block_bins(batch, case, model):
     stride = case['model']['img_view_transformer']['downsample']
     bins = block_bins(batch.at(0).depths, stride, model.view_encoder.depth_bins)
     assert torch.equal(bins.flatten(0, 1), case['targets']['depth_bin'].long())
+
+
+def losses_of(model, batch, masked):
+    """Losses by their original names and their sum; the voxel loss over all voxels or those that a camera sees."""
+    model.occ_head.loss_occ.mask = 'camera' if masked else 'none'
+    ours = model.occ_head.loss_by_feat(model.encode_decode(batch), batch)
+    names = dict(loss_occ_ce_0='loss_occ', loss_lss_depth='loss_depth')
+    return {names[name]: value for name, value in ours.items()}
+
+
+def assert_losses_close(ours, theirs, rtol=LOSS_RTOL):
+    assert {name: value.item() for name, value in ours.items()} == pytest.approx(theirs, rel=rtol)
+
+
+def assert_gradients_close(model, theirs, norms=None):
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for name, grad in to_project_state_dict(theirs).items():
+        error = (grads[name] - grad).abs().max() / grad.abs().max().clamp(min=1e-12)
+        assert error < GRAD_RTOL, f'{name}: {error:.2e}'
+    if norms is not None:
+        norms = to_project_state_dict({name: norm for name, norm in norms.items() if norm is not None})
+        assert {name: float(grad.norm()) for name, grad in grads.items()} == pytest.approx(
+            {name: float(norm) for name, norm in norms.items()}, rel=GRAD_RTOL, abs=1e-5
+        )
+
+
+def test_losses_and_gradients(model, batch, case):
+    masked = 'loss_occ_masked' in case['losses']
+    model.zero_grad(set_to_none=True)
+    ours = losses_of(model, batch, masked)
+    theirs = {name.removesuffix('_masked'): value for name, value in case['losses'].items()}
+    assert_losses_close(ours, theirs)
+    sum(ours.values()).backward()
+    assert_gradients_close(model, case['grads'], case['grad_norms'])
+    if 'losses_masked' in case:
+        with torch.no_grad():
+            assert_losses_close({'loss_occ': losses_of(model, batch, True)['loss_occ']}, case['losses_masked'])
+
+
+def test_without_history(golden):
+    """The key frame alone: zeros take the place of the earlier frame and of the cost volume."""
+    case = load_case(golden, 'r50_stereo_no_prev')
+    host = load_case(golden, 'r50_stereo')
+    assert case['config']['with_prev'] is False and case['model'] == host['model']
+    model = build_model(case)
+    model.load_state_dict(to_project_state_dict(host['state_dict']))
+    model.eval().view_encoder.with_history = False
+    batch = batch_from_official(host, host['model'])
+    seen, handles = watch(
+        dict(
+            cost_feat=model.view_encoder.depth_net.cost_convs,
+            depth_net=model.view_encoder.depth_net,
+            neck=model.view_encoder.voxel_neck,
+        )
+    )
+    ours = losses_of(model, batch, False)
+    sum(ours.values()).backward()
+    for handle in handles:
+        handle.remove()
+    assert [len(outputs) for outputs in seen.values()] == [1, 1, 1]
+    assert_close(seen['cost_feat'][0], case['taps']['cost_feat'])
+    assert_close(seen['depth_net'][0][0].softmax(1), case['taps']['depth'])
+    assert_close(seen['neck'][0][:, :, ::2, ::2, ::2], case['taps']['encoder_neck_sub2'])
+    assert_losses_close(ours, case['losses'])
+    assert_gradients_close(model, case['grads'], case['grad_norms'])
+    with torch.no_grad():
+        logits = model.encode_decode(batch).logits[-1].movedim(1, -1)
+        assert_losses_close({'loss_occ': losses_of(model, batch, True)['loss_occ']}, case['losses_masked'])
+    assert_close(logits[:, ::2, ::2, ::2], case['outputs']['logits_sub2'])
+    assert torch.equal(logits.argmax(-1), case['outputs']['labels'].long())
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_training_step(golden, with_cp):
+    """In training mode, also of the frames without gradients; recomputation counts no batch twice."""
+    case = load_case(golden, 'r50_stereo')
+    config = model_config_from_official(case['model'])
+    if with_cp:
+        encoder = config['view_encoder']
+        for part in (
+            config['img_backbone'],
+            *(encoder[name] for name in ('depth_net', 'frame_net', 'voxel_encoder', 'voxel_neck')),
+        ):
+            part['with_cp'] = True
+    model = MODELS.build(config)
+    model.load_state_dict(to_project_state_dict(case['state_dict']), strict=True)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    ours = losses_of(model, batch_from_official(case, case['model']), False)
+    step = case['train_step']
+    assert_losses_close(ours, step['losses'], rtol=1e-4)
+    sum(ours.values()).backward()
+    assert_gradients_close(model, step['grads'])
+    state = model.state_dict()
+    for name, value in to_project_state_dict(step['running']).items():
+        if name.endswith('num_batches_tracked'):
+            assert torch.equal(state[name], value), name
+        else:
+            error = (state[name] - value).abs().max() / value.abs().max()
+            assert error < 1e-3, f'{name}: {error:.2e}'
+
+
+def test_density_head(golden):
+    """RenderOcc's head and 3D losses on a host of this family."""
+    case = load_case(golden, 'renderocc')
+    host = load_case(golden, golden['renderocc']['host_case'])
+    model = build_model(case, density=True)
+    weights = {**host['state_dict'], **case['state_dict']}
+    weights = {name: value for name, value in weights.items() if not name.startswith('predicter.')}
+    model.load_state_dict(to_project_state_dict(weights, 'renderocc'), strict=True)
+    model.eval()
+    model.occ_head.loss_occ.class_weights = case['state_dict']['semantic_loss.weight'].tolist()
+    batch = batch_from_official(host, host['model'])
+    prediction = model.encode_decode(batch)
+    ours = model.occ_head.loss_by_feat(prediction, batch)
+    names = dict(loss_occ_geo_0='loss_3d_geo', loss_occ_sem_0='loss_3d_sem', loss_lss_depth='loss_lss_depth')
+    assert_losses_close({names[name]: value for name, value in ours.items()}, {n: case['losses'][n] for n in names.values()})
+    free = model.grid.free_index
+    pair = torch.stack((prediction.density, prediction.logits[-1][:, free]), dim=-1)
+    assert_close(pair, case['outputs']['density_prob'])
+    assert_close(prediction.logits[-1][:, list(model.grid.semantic_classes)].movedim(1, -1), case['outputs']['semantic'])
+    assert torch.equal(model.occ_head.predict_labels(prediction), case['outputs']['labels'].long())
+    assert_close(prediction.voxel_feats.permute(0, 1, 4, 3, 2), case['taps']['final_conv'])
