@@ -32,6 +32,7 @@ FULL = {
     'tpvformer': 'tpvformer_r101-dcn_8xb1-20e_{}.py',
     'surroundocc': 'surroundocc_r101-dcn_8xb1-20e_{}.py',
     'symphonies': 'symphonies_r50_4xb1-30e_{}.py',
+    'bevdet': 'bevdet_r50-4d-stereo_8xb4-24e_{}.py',
 }
 CELLS = (
     ('tpvformer', 'occ3d-nus'),
@@ -41,6 +42,7 @@ CELLS = (
     ('surroundocc', 'surroundocc-nus'),
     ('surroundocc', 'sscbench-kitti360'),
     ('symphonies', 'sscbench-kitti360'),
+    ('bevdet', 'occ3d-nus'),
 )
 RENDERED = {f'loss_render_{view}_{what}' for view in ('cam', 'bev') for what in ('sem', 'depth')}
 ITERATIONS = 20

@@ -104,6 +104,7 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
                 if (mask := _stack_field(samples, f'mask_{name}', torch.bool)) is not None
             },
             view_missing=stacked('view_missing'),
+            scene=stacked('scene'),
             **{key: self._lists(inputs, key) for key in ('originals', 'image_masks', 'pseudo_labels')},
             depths=self._depths(inputs, images),
             voxel_pixels=stacked('voxel_pixels'),

@@ -12,8 +12,8 @@ _CAMERA_META = ('ref2img', 'img_wh', 'ref2cam', 'cam2img', 'ori_img_wh')
 _FLOAT64_META = ('lidar2ego', 'ego2global')
 _VIEW_META = ('cam_names', 'img_paths')
 _PLAIN_META = ('token', 'scene_name', 'frame_idx', 'lidar_path')
-# Tables for the network alone, see LoadVoxelProjections.
-_TABLES = dict(voxel_pixels=np.int64, voxel_visible=bool, frustum_index=np.int16)
+# For the network alone, see LoadVoxelProjections and RandomMirrorGrid.
+_TABLES = dict(voxel_pixels=np.int64, voxel_visible=bool, frustum_index=np.int16, scene=np.float32)
 # Maps of the key frame's images, each as large as its original image.
 _IMAGE_MAPS = dict(image_masks=bool, pseudo_labels=np.int16)
 
@@ -26,9 +26,9 @@ class PackOccInputs(BaseTransform):
     and becomes an ``OccBatch`` in the data preprocessor: ``img`` (V, 3, H, W) uint8 or float32 BGR; ``cameras``, a
     :class:`Cameras` of one sample, float64; ``img_wh`` (V, 2) float32; and as far as they are there ``depth`` (V, H, W)
     float32, metres, 0 = none, ``voxel_pixels``, ``voxel_visible``, ``frustum_index``, ``frustums``, ``view_missing``
-    (V,) bool, and lists of one tensor per image: ``originals`` (3, h, w) uint8 RGB, ``image_masks`` (h, w) bool,
-    ``pseudo_labels`` (h, w) int16. The data sample holds labels, masks, names and the cameras of the key frame, for metrics
-    and pictures; see :class:`OccDataSample`.
+    (V,) bool, ``scene`` (3, 3) float32, and lists of one tensor per image: ``originals`` (3, h, w) uint8 RGB,
+    ``image_masks`` (h, w) bool, ``pseudo_labels`` (h, w) int16. The data sample holds labels, masks, names and the cameras of
+    the key frame, for metrics and pictures; see :class:`OccDataSample`.
 
     Args:
         extra_meta_keys: Further keys of the pipeline's dict to keep as meta information.
