@@ -59,6 +59,7 @@ ALLOWED = {
     ),
     'projects.preparation': (*LOW, *FILES, 'projects.occ.datasets', 'mmengine'),
     'projects.streets': (STRUCTURES, *FILES, 'projects.occ.datasets', *FORMAT_WRITERS),
+    'projects.example_dataset': (STRUCTURES, 'projects.preparation.info_writer'),
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
     'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
     'projects.example_model.voxel_network': (STRUCTURES,),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmdet3d.registry import DATASETS
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
@@ -31,8 +32,9 @@ def mini_subset_indices(num_frames: int) -> list[int]:
     return random.Random(MINI_SEED).sample(range(num_frames), int(MINI_FRACTION * num_frames))
 
 
+@DATASETS.register_module()
 class NuScenesOccDataset(FrameDataset):
-    """Key frames of nuScenes with an occupancy label each; base of the two benchmarks.
+    """Key frames of an annotation file with an occupancy label each: frames of one's own, and the base of the two benchmarks.
 
     Args:
         ann_file: Annotation pickle, relative to ``data_root``; any format of ``info_formats.py``. Neighbouring key frames are
@@ -56,7 +58,7 @@ class NuScenesOccDataset(FrameDataset):
         FileNotFoundError: If there is no annotation file.
     """
 
-    BENCHMARK: Benchmark
+    BENCHMARK: Benchmark | None = None
 
     def __init__(
         self,
@@ -71,7 +73,8 @@ class NuScenesOccDataset(FrameDataset):
         **kwargs,
     ) -> None:
         grid = VoxelGrid.build(grid)
-        self.BENCHMARK.check_classes(grid)
+        if self.BENCHMARK is not None:
+            self.BENCHMARK.check_classes(grid)
         if subset not in ('all', 'mini'):
             raise ValueError(f"dataset.subset must be 'all' or 'mini', got {subset!r}")
         prefix = dict(img='', pts='', occ='')
