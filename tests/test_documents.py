@@ -114,7 +114,9 @@ def config_of(page: Path, named: str | None = None) -> Config:
     """The config that a command names, else the small one with rendering of the family of a page; not to be changed."""
     if named is None:
         family = page.parent.name if page.parent.parent.name == 'configs' else 'tpvformer'
-        path = min((ROOT / 'configs' / 'debug').glob(f'{family}_tiny_synthetic-*_gaussrender.py'))
+        small = sorted((ROOT / 'configs' / 'debug').glob(f'{family}_tiny_synthetic-*.py'))
+        # a family that renders by itself has no variant with GaussRender
+        path = next((path for path in small if path.stem.endswith('_gaussrender')), small[0])
     else:
         path = ROOT / named
     return Config.fromfile(path, import_custom_modules=False)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from projects.occ.datasets.dgp_scenes import DDAD_CAMERAS, DDAD_FILE, SceneReader, image_files, read_dgp_json, scene_files
+from projects.occ.datasets.dgp_scenes import DDAD_CAMERAS, DDAD_FILE, SceneReader, read_dgp_json, scene_files
+from projects.occ.datasets.image_files import image_files
 from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS, read_points
 from projects.occ.datasets.transforms.image_masks import read_image_mask
 from projects.occ.datasets.transforms.lidar_pixels import finite_points
@@ -25,14 +26,14 @@ SPLIT_FRAMES = {'train': 12650, 'val': 3950}
 
 @dataclass
 class _FrameJob:
-    """Files of one frame; masks and class maps None if they are not looked at."""
+    """Files of one frame, with those masks and class maps that are looked at."""
 
     record: FrameRecord
     root: Path
     image_wh: tuple[int, int]
-    masks: list[str] | None
+    masks: list[str]
     valid: str
-    classes: list[str] | None
+    classes: list[str]
 
 
 def check_ddad(
@@ -95,9 +96,10 @@ def check_ddad(
             for problem in geometry_problems(records[0]) if records else ():
                 findings.append(Finding('matrix', str(root / scene), problem))
             for record in records:
-                files = None if masks is None else image_files(str(masks), mask_pattern, record)
-                classes = None if pseudo is None else image_files(str(pseudo), '{scene}/{camera}/{image}_mask.bin', record)
-                jobs.append(_FrameJob(record, root, image_wh, files, valid, classes))
+                files = [] if masks is None else image_files(str(masks), mask_pattern, record).values()
+                pattern = '{scene}/{camera}/{image}_mask.bin'
+                classes = [] if pseudo is None else image_files(str(pseudo), pattern, record).values()
+                jobs.append(_FrameJob(record, root, image_wh, list(files), valid, list(classes)))
         count = len(jobs) - before
         if complete and (len(scenes), count) != (SPLIT_SCENES.get(split), SPLIT_FRAMES.get(split)):
             message = (
@@ -128,9 +130,9 @@ def _check_frame(job: _FrameJob) -> list[Finding]:
         findings.append(Finding('lidar-missing', str(path), 'does not exist'))
     except ValueError as error:
         findings.append(Finding('lidar-damaged', str(path), str(error)))
-    for name in job.masks or ():
+    for name in job.masks:
         findings += _check_mask(name, job.valid, job.image_wh)
-    for name in job.classes or ():
+    for name in job.classes:
         findings += _check_class_map(name, job.image_wh)
     return findings
 

@@ -13,11 +13,9 @@ from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES, NUSCENES_COLORS
 from projects.occ.structures.frame_record import FrameRecord
 
-from .dgp_scenes import DDAD_CAMERAS, DDAD_FILE, SPLIT_KEYS, SceneReader, image_files, read_dgp_json, scene_files
+from .dgp_scenes import DDAD_CAMERAS, DDAD_FILE, SPLIT_KEYS, SceneReader, read_dgp_json, scene_files
 from .frame_dataset import FrameDataset
 from .info_formats import read_info_file
-
-_OPTIONAL_FOLDERS = ('mask', 'pseudo')
 
 
 @DATASETS.register_module()
@@ -81,16 +79,16 @@ class DDADDataset(FrameDataset):
         if split not in SPLIT_KEYS:
             raise ValueError(f'dataset.split must be one of {tuple(SPLIT_KEYS)}, got {split!r}')
         prefix = dict(img='', pts='')
-        unknown = set(data_prefix or {}) - {*prefix, *_OPTIONAL_FOLDERS}
+        unknown = set(data_prefix or {}) - {*prefix, 'mask', 'pseudo'}
         if unknown:
-            known = sorted([*prefix, *_OPTIONAL_FOLDERS])
+            known = sorted([*prefix, 'mask', 'pseudo'])
             raise ValueError(f'dataset.data_prefix knows the keys {known}, got also {sorted(unknown)}')
         prefix.update({key: value for key, value in (data_prefix or {}).items() if value is not None})
         self.split = split
         self.frame_list = frame_list
         self.max_gap = max_gap
         self.ego_motion_compensation = ego_motion_compensation
-        self.patterns = dict(mask=mask_pattern, pseudo=pseudo_pattern)
+        self.image_maps = dict(mask=mask_pattern, pseudo=pseudo_pattern)
         self.backend_args = backend_args
         super().__init__(
             ann_file=ann_file,
@@ -138,12 +136,3 @@ class DDADDataset(FrameDataset):
                 f'{self.ann_file}, the first is {unknown[:1]}'
             )
         return [index[name] for name in names]
-
-    def parse_data_info(self, raw_data_info: FrameRecord) -> dict:
-        """As in the base class, with the paths of masks and class maps if their folders are given."""
-        inputs = super().parse_data_info(raw_data_info)
-        for key in _OPTIONAL_FOLDERS:
-            if key in self.data_prefix:
-                files = dict(zip(raw_data_info.cameras, image_files(self.data_prefix[key], self.patterns[key], raw_data_info)))
-                inputs[f'{key}_paths'] = [files[name] for name in self.cam_names]
-        return inputs

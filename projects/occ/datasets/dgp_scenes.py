@@ -65,23 +65,6 @@ def scene_files(dataset: Mapping[str, Any], split: str, path: str) -> list[str]:
     return [str(name) for name in names]
 
 
-def image_files(folder: str, pattern: str, record: FrameRecord) -> list[str]:
-    """Files that belong to the images of a frame.
-
-    Args:
-        folder: Folder of such files.
-        pattern: Path below it, with ``{scene}``, ``{camera}`` and ``{image}``, the name of the image without its ending.
-        record: The frame.
-
-    Returns:
-        One path per camera, in their order.
-    """
-    names = {name: PurePosixPath(camera.img_path).stem for name, camera in record.cameras.items()}
-    return [
-        join_path(folder, pattern.format(scene=record.scene_name, camera=name, image=image)) for name, image in names.items()
-    ]
-
-
 def stamp_seconds(stamp: str) -> float:
     """Seconds since 1970 of a file name: 16 digits count microseconds, 17 digits tenths of them."""
     return int(stamp) / 10 ** (len(stamp) - 10)

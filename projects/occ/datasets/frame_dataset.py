@@ -19,6 +19,7 @@ from projects.occ.structures.frame_inputs import frame_inputs, in_reference_of, 
 from projects.occ.structures.frame_record import FrameRecord
 
 from .frame_neighbours import FrameNeighbours
+from .image_files import image_files
 
 # With more of them something else is wrong, e.g. a path in the config.
 MAX_SKIPPED_SHARE = 0.1
@@ -64,6 +65,8 @@ class FrameDataset(BaseDataset):
 
     # between the reference frame and the camera ``ref2img`` is exact
     ego_motion_compensation = True
+    # folder in ``data_prefix`` -> path of a map of each of the key frame's images below it, see ``image_files``
+    image_maps: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -190,9 +193,14 @@ class FrameDataset(BaseDataset):
 
     def _inputs(self, record: FrameRecord) -> dict:
         try:
-            return frame_inputs(record, self.grid.frame, self.cam_names, self.ego_motion_compensation)
+            inputs = frame_inputs(record, self.grid.frame, self.cam_names, self.ego_motion_compensation)
+            for key, pattern in self.image_maps.items():
+                if key in self.data_prefix:
+                    files = image_files(self.data_prefix[key], pattern, record)
+                    inputs[f'{key}_paths'] = [files[name] for name in inputs['cam_names']]
         except ValueError as error:
             raise ValueError(f'{self._origin}: {error}') from None
+        return inputs
 
     def _with_folders(self, inputs: dict) -> dict:
         """Puts the folders of ``data_prefix`` before paths."""

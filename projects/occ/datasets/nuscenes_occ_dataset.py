@@ -49,6 +49,9 @@ class NuScenesOccDataset(FrameDataset):
             takes the ego motion between LiDAR and camera time into account. False is what the published Occ3D numbers and
             weights used; True is exact. ``ref2cam``, by which the renderer looks, is always exact, and so are both of camera
             sweeps.
+        mask_pattern: Path of the own-car mask of an image below ``data_prefix['mask']``, see ``image_files``; items have
+            ``mask_paths`` only with that folder.
+        pseudo_pattern: Path of the class map of an image below ``data_prefix['pseudo']``, likewise (``pseudo_paths``).
         backend_args: Arguments of mmengine's file backend for the annotation file.
         **kwargs: Arguments of :class:`FrameDataset` (``pipeline``, ``frames``, ``skip_corrupt``, ...) and of mmengine's
             ``BaseDataset``.
@@ -69,6 +72,8 @@ class NuScenesOccDataset(FrameDataset):
         cam_names: Sequence[str] | None = None,
         subset: str = 'all',
         ego_motion_compensation: bool = False,
+        mask_pattern: str = '{camera}_mask.png',
+        pseudo_pattern: str = '{path}_mask.bin',
         backend_args: dict | None = None,
         **kwargs,
     ) -> None:
@@ -78,10 +83,12 @@ class NuScenesOccDataset(FrameDataset):
         if subset not in ('all', 'mini'):
             raise ValueError(f"dataset.subset must be 'all' or 'mini', got {subset!r}")
         prefix = dict(img='', pts='', occ='')
-        unknown = set(data_prefix or {}) - set(prefix)
+        unknown = set(data_prefix or {}) - {*prefix, 'mask', 'pseudo'}
         if unknown:
-            raise ValueError(f'dataset.data_prefix knows the keys {sorted(prefix)}, got also {sorted(unknown)}')
-        prefix.update(data_prefix or {})
+            known = sorted([*prefix, 'mask', 'pseudo'])
+            raise ValueError(f'dataset.data_prefix knows the keys {known}, got also {sorted(unknown)}')
+        prefix.update({key: value for key, value in (data_prefix or {}).items() if value is not None})
+        self.image_maps = dict(mask=mask_pattern, pseudo=pseudo_pattern)
         self.subset = subset
         self.ego_motion_compensation = ego_motion_compensation
         self.backend_args = backend_args

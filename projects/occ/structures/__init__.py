@@ -5,7 +5,7 @@ All need torch and numpy only but ``OccDataSample``, which needs mmengine and is
 
 from .cameras import Cameras
 from .contracted_grid import ContractedGrid
-from .occ_batch import OccBatch
+from .occ_batch import ImageList, OccBatch
 from .occ_field import OccField, free_background
 from .occ_prediction import OccPrediction
 from .rays import Rays
@@ -22,6 +22,7 @@ from .voxel_projection import (
 __all__ = [
     'Cameras',
     'ContractedGrid',
+    'ImageList',
     'OccBatch',
     'OccDataSample',
     'OccField',

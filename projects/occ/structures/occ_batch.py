@@ -1,12 +1,31 @@
 """One batch on its way into a network: images, cameras, labels and whatever else the data set has."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
 
 from .cameras import Cameras
 from .rays import Rays
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """One tensor per image of one sample.
+
+    No list on purpose: collate functions sort lists of samples by position, and images of different samples would mix.
+    """
+
+    images: tuple[Tensor, ...]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
 
 
 @dataclass

@@ -216,7 +216,7 @@ def test_surroundocc_refuses_the_occ3d_grid(surroundocc, formats):
     ('change', 'text'),
     [
         (dict(subset='small'), "subset must be 'all' or 'mini', got 'small'"),
-        (dict(data_prefix=dict(image='x')), r"data_prefix knows the keys \['img', 'occ', 'pts'\], got also \['image'\]"),
+        (dict(data_prefix=dict(image='x')), r"data_prefix.*\['image'\]"),
         (dict(cam_names=['CAM_FRONT', 'CAM_FRONT']), 'cam_names must list one or more different cameras'),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from projects.occ.structures import Cameras, OccDataSample
+from projects.occ.structures import Cameras, ImageList, OccDataSample
 
 # What pictures and metrics look through; matrices of the key frame.
 _CAMERA_META = ('ref2img', 'img_wh', 'ref2cam', 'cam2img', 'ori_img_wh')
@@ -26,7 +26,7 @@ class PackOccInputs(BaseTransform):
     and becomes an ``OccBatch`` in the data preprocessor: ``img`` (V, 3, H, W) uint8 or float32 BGR; ``cameras``, a
     :class:`Cameras` of one sample, float64; ``img_wh`` (V, 2) float32; and as far as they are there ``depth`` (V, H, W)
     float32, metres, 0 = none, ``voxel_pixels``, ``voxel_visible``, ``frustum_index``, ``frustums``, ``view_missing``
-    (V,) bool, ``scene`` (3, 3) float32, and lists of one tensor per image: ``originals`` (3, h, w) uint8 RGB,
+    (V,) bool, ``scene`` (3, 3) float32, and an :class:`ImageList` each of ``originals`` (3, h, w) uint8 RGB,
     ``image_masks`` (h, w) bool, ``pseudo_labels`` (h, w) int16. The data sample holds labels, masks, names and the cameras of
     the key frame, for metrics and pictures; see :class:`OccDataSample`.
 
@@ -61,9 +61,12 @@ class PackOccInputs(BaseTransform):
             inputs['depth'] = self._depth(results)
         if 'originals' in results:
             # RGB, as targets compare colours
-            inputs['originals'] = [
-                torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))) for image in results['originals']
-            ]
+            inputs['originals'] = ImageList(
+                tuple(
+                    torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+                    for image in results['originals']
+                )
+            )
         if 'view_missing' in results:
             inputs['view_missing'] = torch.from_numpy(np.asarray(results['view_missing'], dtype=bool))
         for key, dtype in _TABLES.items():
@@ -71,7 +74,8 @@ class PackOccInputs(BaseTransform):
                 inputs[key] = torch.from_numpy(np.ascontiguousarray(results[key], dtype=dtype))
         for key, dtype in _IMAGE_MAPS.items():
             if key in results:
-                inputs[key] = [torch.from_numpy(np.ascontiguousarray(values, dtype=dtype)) for values in results[key]]
+                maps = (torch.from_numpy(np.ascontiguousarray(values, dtype=dtype)) for values in results[key])
+                inputs[key] = ImageList(tuple(maps))
         if 'frustums' in results:
             inputs['frustums'] = int(results['frustums'])
         return dict(inputs=inputs, data_samples=self._sample(results))
