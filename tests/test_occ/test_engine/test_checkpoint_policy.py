@@ -176,6 +176,7 @@ def test_weights_that_fit_are_loaded_whole():
     model, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
     weights = {f'module.{key}': value for key, value in other.state_dict().items()}
     weights['aggregator.scale'] = torch.ones(1)
+    model.training_only_prefixes = ('aggregator.',)
     load_weights_strictly(model, dict(state_dict=weights, meta={}))
     assert all(torch.equal(model.state_dict()[key], value) for key, value in other.state_dict().items())
 

@@ -75,6 +75,8 @@ class ToyOccDataset(BaseDataset):
 class ToyOccModel(BaseModel):
     """A two-layer classifier of voxels with dropout; ``aggregator`` adds a loss term with a buffer of its own."""
 
+    training_only_prefixes = ('aggregator.',)
+
     def __init__(self, width: int = 8, aggregator: bool = False, record_dtype: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
         self.encoder = nn.Sequential(nn.Linear(FEATURES, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5))
