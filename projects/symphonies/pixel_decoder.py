@@ -147,5 +147,5 @@ class MaskDINOPixelDecoder(BaseModule):
 
         for layer in self.encoder.layers:
             query = recompute(layer, layer, query, function=run) if self.with_cp else run(layer, query)
-        parts = query.transpose(1, 2).split(areas.tolist(), dim=-1)
+        parts = query.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)
         return [part.unflatten(-1, size) for part, size in zip(parts, sizes)]

@@ -118,10 +118,9 @@ def mark_cells(index: Tensor, valid: Tensor, cells: SceneCells) -> Tensor:
     shape = index.new_tensor(cells.shape)
     inside = valid & ((index >= 0) & (index < shape)).all(-1)
     flat = (index[..., 0] * shape[1] + index[..., 1]) * shape[2] + index[..., 2]
-    marked = torch.zeros(len(index), cells.number, dtype=torch.bool, device=index.device)
-    sample = inside.nonzero()[:, 0]
-    marked[sample, flat[inside]] = True
-    return marked
+    # one cell more for the points outside, so that nothing has to be picked
+    marked = torch.zeros(len(index), cells.number + 1, dtype=torch.bool, device=index.device)
+    return marked.scatter(1, torch.where(inside, flat, cells.number), True)[:, :-1]
 
 
 def merge_heights(pixels: Tensor, visible: Tensor, cells: SceneCells, truncate: bool = True) -> tuple[Tensor, Tensor]:

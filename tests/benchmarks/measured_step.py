@@ -111,6 +111,9 @@ def made_up_frame(cfg: Any, seed: int = 0) -> dict:
         frame_idx=0,
         lidar_path='',
         sample_idx=0,
+        frame=np.zeros(count, dtype=np.int64),
+        view_missing=np.zeros(count, dtype=bool),
+        warp=np.tile(np.eye(3), (count, 1, 1)),
     )
     label = street(grid, ground=0.0 if ego else -1.7, rng=rng)
     loaders = dict(

@@ -79,7 +79,7 @@ class Cameras:
                 )
         if not (self.ref2cam.is_floating_point() and self.K.is_floating_point()):
             raise ValueError(f'{what}: ref2cam and K must be floating point, got {self.ref2cam.dtype} and {self.K.dtype}')
-        if self.sizes.is_floating_point() or bool((self.sizes < 1).any()):
+        if self.sizes.is_floating_point() or any(n < 1 for sample in self.sizes.tolist() for size in sample for n in size):
             raise ValueError(f'{what}: width and height must be positive numbers of pixels, got {self.sizes.tolist()}')
         with torch.no_grad():
             # all questions in one tensor: a GPU is waited for once
@@ -120,8 +120,8 @@ class Cameras:
     @property
     def one_size(self) -> tuple[int, int] | None:
         """(width, height) of the original images if all are alike, else None."""
-        sizes = self.sizes.view(-1, 2)
-        return tuple(sizes[0].tolist()) if bool((sizes == sizes[0]).all()) else None
+        sizes = {tuple(size) for sample in self.sizes.tolist() for size in sample}
+        return sizes.pop() if len(sizes) == 1 else None
 
     @property
     def width(self) -> int:
@@ -169,12 +169,13 @@ class Cameras:
         Raises:
             ValueError: If an index is outside 0..V-1.
         """
-        indices = torch.as_tensor(indices, dtype=torch.long).cpu()
-        if indices.numel() == 0 or int(indices.min()) < 0 or int(indices.max()) >= self.num_cameras:
+        numbers = indices.tolist() if isinstance(indices, Tensor) else [int(index) for index in indices]
+        if not numbers or min(numbers) < 0 or max(numbers) >= self.num_cameras:
             raise ValueError(
                 f'camera indices must lie in 0..{self.num_cameras - 1} (the batch has {self.num_cameras} cameras), '
-                f'got {indices.tolist()}; check cameras.indices'
+                f'got {numbers}; check cameras.indices'
             )
+        indices = torch.tensor(numbers)
         there = indices.to(self.ref2cam.device)
         matrices = {name: None if (value := getattr(self, name)) is None else value[:, there] for name in _MATRICES}
         return self._replace(**matrices, sizes=self.sizes[:, indices], frame=self.frame[indices])
@@ -200,7 +201,7 @@ class Cameras:
         Raises:
             ValueError: If there is no such frame.
         """
-        indices = (self.frame == frame).nonzero().squeeze(1)
+        indices = torch.tensor([view for view, offset in enumerate(self.frame.tolist()) if offset == frame], dtype=torch.long)
         if len(indices) == 0:
             raise ValueError(
                 f'there are no views of frame {frame}, only of {sorted(set(self.frame.tolist()))}; '
@@ -218,7 +219,7 @@ class Cameras:
         everything = list(range(self.batch_size)), list(range(self.num_cameras))
         if self.one_size is not None:
             yield *everything, self
-        elif bool((self.sizes == self.sizes[:1]).all()):
+        elif all(sizes == self.sizes[0].tolist() for sizes in self.sizes.tolist()):
             groups: dict[tuple[int, int], list[int]] = {}
             for view, size in enumerate(self.sizes[0].tolist()):
                 groups.setdefault(tuple(size), []).append(view)
