@@ -9,7 +9,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from projects.occ.models.layers import CameraRebatch, recompute
-from projects.occ.models.voxel_views import project_grid
+from projects.occ.models.voxel_views import image_intrinsics, project_grid
 from projects.occ.structures import OccBatch, VoxelGrid
 
 from .aspp import VolumeASPP
@@ -233,7 +233,7 @@ class SymphoniesViewEncoder(BaseModule):
         depths = self._depths(batch)
         pixels, visible = self._projections(batch)
         cameras, input_wh = batch.cameras, batch.input_wh
-        points = back_project(depths, cameras.network_K[:, 0].double(), cameras.ref2cam[:, 0].double())
+        points = back_project(depths, image_intrinsics(cameras)[:, 0], cameras.ref2cam[:, 0].double())
         shown = cells_of_points(points, self.cells, self.surface_rounding).flatten(1, 2)
         known = (torch.isfinite(depths) & (depths > 0)).flatten(1)
         marked = mark_cells(shown, known, self.cells)

@@ -9,6 +9,29 @@ from projects.occ.structures import Cameras, OccBatch, VoxelGrid, voxel_centres
 _PIXEL_LIMIT = 1 << 31
 
 
+def image_intrinsics(cameras: Cameras) -> Tensor:
+    """Intrinsics of the network images, on the device of the cameras.
+
+    They are what turns ``ref2cam`` into ``ref2img``, which published weights of Symphonies were trained with: ``K`` to the last
+    bit where the images were not changed. Where ``ref2img`` leaves out ego motion, and is no product of intrinsics and
+    ``ref2cam``, they follow from the warp of the images.
+
+    Args:
+        cameras: B x V.
+
+    Returns:
+        (B, V, 3, 3) float64, pixels.
+    """
+    # the unchecked inverse: ref2cam was checked, and the check would wait for a GPU
+    product = cameras.ref2img.double()[..., :3, :] @ torch.linalg.inv_ex(cameras.ref2cam.double()).inverse
+    K, last = product[..., :3], product.new_tensor((0.0, 0.0, 1.0))
+    shift = product[..., 3].abs().amax(-1) <= 1e-3 * product.abs().amax((-2, -1))
+    consistent = shift & torch.isclose(K[..., 2, :], last, rtol=1e-5, atol=1e-4).all(-1)
+    unchanged = torch.isclose(K, cameras.K.double(), rtol=1e-5, atol=1e-3).all(-1).all(-1)
+    K = torch.where(consistent[..., None, None], K, cameras.network_K.double())
+    return torch.where(unchanged[..., None, None], cameras.K.double(), K)
+
+
 def project_grid(grid: VoxelGrid, cameras: Cameras, image_sizes: Tensor, voxel_scale: int) -> tuple[Tensor, Tensor]:
     """Pixels of all voxel centres in all network images, on the device of the cameras.
 
@@ -27,7 +50,7 @@ def project_grid(grid: VoxelGrid, cameras: Cameras, image_sizes: Tensor, voxel_s
     device = cameras.ref2cam.device
     centres = torch.from_numpy(voxel_centres(grid, voxel_scale)).to(device).double()
     # sums of products instead of a matrix product, which some GPU settings compute in reduced precision
-    ref2cam, K = cameras.ref2cam.double()[:, :, None], cameras.network_K.double()[:, :, None]
+    ref2cam, K = cameras.ref2cam.double()[:, :, None], image_intrinsics(cameras)[:, :, None]
     x, y, z = ((ref2cam[..., i, :3] * centres).sum(-1) + ref2cam[..., i, 3] for i in range(3))
     columns = (K[..., 0, 0] * x + K[..., 0, 1] * y) / z + K[..., 0, 2]
     rows = (K[..., 1, 0] * x + K[..., 1, 1] * y) / z + K[..., 1, 2]

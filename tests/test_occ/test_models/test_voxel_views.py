@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from projects.occ.models.voxel_views import frustum_index, project_grid
+from projects.occ.models.voxel_views import frustum_index, image_intrinsics, project_grid
 from projects.occ.structures import Cameras, OccBatch, VoxelGrid, frustum_indices, project_voxel_centres
 
 GRID = VoxelGrid((0, -4, -2, 8, 4, 2), 1, (8, 8, 4), 'lidar', free_index=0, class_names=('free', 'car'))
@@ -40,6 +40,19 @@ def test_every_sample_and_camera_has_its_projection():
             assert np.array_equal(visible[sample, view], expected.visible)
             seen = expected.visible
             assert np.array_equal(pixels[sample, view][seen], expected.pixels[seen])
+
+
+def test_intrinsics_follow_the_images():
+    batch = make_batch(1, (1.0, 2.0))
+    intrinsics = image_intrinsics(batch.cameras)
+    assert torch.equal(intrinsics[0, 0], torch.from_numpy(CAM2IMG).double())
+    torch.testing.assert_close(intrinsics[1, 0], torch.from_numpy(np.diag([2, 2, 1]) @ CAM2IMG), rtol=1e-6, atol=0)
+    # a projection without ego motion says nothing about the intrinsics
+    moved = batch.cameras.ref2img.clone()
+    moved[..., :3, 3] += 5
+    torch.testing.assert_close(
+        image_intrinsics(replace(batch.cameras, network_projection=moved)), intrinsics, rtol=1e-6, atol=0
+    )
 
 
 def test_frustums_are_taken_from_the_batch_or_computed():
