@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from projects.occ.models.weight_names import plain_key, rename_keys, rename_state_dict
+from projects.occ.models.weight_names import ToProject, never_adapt, plain_key, rename_back
 
 SOURCES = dict(
     bevdet='release of the BEVDet authors (bevdet-occ), or the baseline of RenderOcc',
@@ -109,28 +109,7 @@ def _replace(key: str, places: Mapping[str, str]) -> str:
     return places[prefix] + key.removeprefix(prefix)
 
 
-def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[str]]:
-    """Our names of the weights in a file.
-
-    Args:
-        keys: Names in the file.
-
-    Returns:
-        The source; the new name of every known key, or None where there is no counterpart; the unknown keys.
-
-    Raises:
-        ValueError: If the file is not of this family.
-    """
-    return rename_keys(keys, identify(keys), _rename, 'these are no weights of the BEVDet series')
-
-
-def to_project_state_dict(state_dict: Mapping[str, Tensor], source: str = 'bevdet') -> dict[str, Tensor]:
-    """Renames a (part of an) original state dict; entries without counterpart are left out.
-
-    Raises:
-        KeyError: If a name is unknown.
-    """
-    return rename_state_dict(state_dict, source, _rename)
+to_project = ToProject(identify, _rename, 'these are no weights of the BEVDet series')
 
 
 def to_official(
@@ -152,17 +131,11 @@ def to_official(
     if source == 'project':
         source = 'renderocc' if any(key.startswith('occ_head.density_mlp.') for key in state_dict) else 'bevdet'
     places = {ours: theirs for theirs, ours in _PLACES[source].items()}
-    renamed: dict[str, str | None] = {}
-    unknown = []
-    for key in state_dict:
-        if key.startswith('aggregator.') or key.endswith('_extra_state'):  # training-time part; progress of a training
-            renamed[key] = None
-            continue
-        try:
-            renamed[key] = _replace(key, places)
-        except KeyError:
-            unknown.append(key)
-    official = {new: state_dict[key] for key, new in renamed.items() if new is not None}
+
+    def rename(key: str) -> str | None:
+        return None if key.startswith('aggregator.') else _replace(key, places)  # training-time part
+
+    official, renamed, unknown = rename_back(state_dict, rename)
     if dropped is None and source == 'renderocc':
         dropped = _renderocc_constants(len(official.get('semantic_mlp.2.bias', ())))
     return official | dict(dropped or {}), renamed, unknown
@@ -185,6 +158,4 @@ def _renderocc_constants(num_classes: int) -> dict[str, Tensor]:
     }
 
 
-def adapt(key: str, given: Tensor, own: Tensor) -> Tensor | None:
-    """Fits an entry of another shape to a model: never right for this family, so None."""
-    return None
+adapt = never_adapt

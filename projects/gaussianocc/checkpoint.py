@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from projects.occ.models.weight_names import plain_key, rename_keys, rename_state_dict
+from projects.occ.models.weight_names import ToProject, never_adapt, plain_key, rename_back, replace_prefix
 
 SOURCES = dict(
     authors='release of the GaussianOcc authors, all networks',
@@ -63,38 +63,15 @@ def _rename(key: str, source: str) -> str | None:
         return key
     if key in NUMBERS or _CONSTANT.fullmatch(key):
         return None
-    for theirs, ours in _PREFIXES:
-        if key.startswith(theirs):
-            return None if ours is None else ours + key[len(theirs) :]
-    raise KeyError(key)
+    return replace_prefix(key, _PREFIXES)
 
 
-def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[str]]:
-    """Our names of the weights in a folder.
-
-    Args:
-        keys: Names in its files, each with the name of its file in front.
-
-    Returns:
-        The source; the new name of every known key, or None where there is no counterpart; the unknown keys.
-
-    Raises:
-        ValueError: If the files are not of this family.
-    """
-    refusal = (
-        f'these are no weights of GaussianOcc; give the published folder with {", ".join(f"{name}.pth" for name in FOLDER)}, '
-        'not one of its files'
-    )
-    return rename_keys(keys, identify(keys), _rename, refusal)
-
-
-def to_project_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames a (part of a) state dict of the authors; entries without counterpart are left out.
-
-    Raises:
-        KeyError: If a name is unknown.
-    """
-    return rename_state_dict(state_dict, 'authors', _rename)
+to_project = ToProject(
+    identify,
+    _rename,
+    f'these are no weights of GaussianOcc; give the published folder with {", ".join(f"{name}.pth" for name in FOLDER)}, not '
+    'one of its files',
+)
 
 
 def to_official(
@@ -111,22 +88,9 @@ def to_official(
         The weights under their original names; the original name of every known key, None where there is no counterpart; the
         unknown keys.
     """
-    renamed: dict[str, str | None] = {}
-    unknown = []
-    for key in state_dict:
-        if key.endswith('_extra_state'):  # progress of a training, no weight
-            renamed[key] = None
-            continue
-        for theirs, ours in _PREFIXES:
-            if ours is not None and key.startswith(ours):
-                renamed[key] = theirs + key[len(ours) :]
-                break
-        else:
-            unknown.append(key)
-    official = {new: state_dict[key] for key, new in renamed.items() if new is not None}
+    places = [(ours, theirs) for theirs, ours in _PREFIXES if ours is not None]
+    official, renamed, unknown = rename_back(state_dict, lambda key: replace_prefix(key, places))
     return {**official, **(dropped or {})}, renamed, unknown
 
 
-def adapt(key: str, given: Tensor, own: Tensor) -> Tensor | None:
-    """Fits an entry of another shape to a model; no entry of this family may differ, so always None."""
-    return None
+adapt = never_adapt

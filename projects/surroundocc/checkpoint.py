@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from projects.occ.models.weight_names import is_image_network, plain_key, rename_keys, rename_state_dict
+from projects.occ.models.weight_names import ToProject, is_image_network, plain_key, rename_back
 
 SOURCES = dict(
     authors='release of the SurroundOcc authors',
@@ -83,29 +83,7 @@ def _rename(key: str, source: str) -> str | None:
     raise KeyError(key)
 
 
-def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[str]]:
-    """Our names of the weights in a file.
-
-    Args:
-        keys: Names in the file.
-
-    Returns:
-        The source; the new name of every known key, or None where there is no counterpart; the unknown keys.
-
-    Raises:
-        ValueError: If the file is not of this family.
-    """
-    refusal = 'these are no weights of SurroundOcc and not those of an image network alone'
-    return rename_keys(keys, identify(keys), _rename, refusal)
-
-
-def to_project_state_dict(state_dict: Mapping[str, Tensor], source: str = 'authors') -> dict[str, Tensor]:
-    """Renames a (part of an) original state dict; entries without counterpart are left out.
-
-    Raises:
-        KeyError: If a name is unknown.
-    """
-    return rename_state_dict(state_dict, source, _rename)
+to_project = ToProject(identify, _rename, 'these are no weights of SurroundOcc and not those of an image network alone')
 
 
 def to_official(
@@ -123,20 +101,19 @@ def to_official(
         unknown keys.
     """
     head = _HEADS.get(source, _HEADS['authors'])
-    renamed: dict[str, str | None] = {}
-    unknown = []
-    for key in state_dict:
+
+    def rename(key: str) -> str | None:
         place, _, name = key.partition('.')
         if place in ('img_backbone', 'img_neck'):
-            renamed[key] = key
-        elif _PLACES.get(name.split('.')[0]) == place + '.':
-            renamed[key] = head + name
-        elif place == 'aggregator':  # training-time part, which only GaussRender has; its random state is no weight
-            is_decoder = source == 'gaussrender' and key.startswith(_OUR_DECODER) and not key.endswith('_extra_state')
-            renamed[key] = _THEIR_DECODER + key.removeprefix(_OUR_DECODER) if is_decoder else None
-        else:
-            unknown.append(key)
-    official = {new: state_dict[key] for key, new in renamed.items() if new is not None}
+            return key
+        if _PLACES.get(name.split('.')[0]) == place + '.':
+            return head + name
+        if place == 'aggregator':  # training-time part, which only GaussRender has
+            is_decoder = source == 'gaussrender' and key.startswith(_OUR_DECODER)
+            return _THEIR_DECODER + key.removeprefix(_OUR_DECODER) if is_decoder else None
+        raise KeyError(key)
+
+    official, renamed, unknown = rename_back(state_dict, rename)
     return official | dict(dropped or _unused_layers(official)), renamed, unknown
 
 

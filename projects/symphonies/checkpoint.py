@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from projects.occ.models.weight_names import plain_key, rename_keys, rename_state_dict
+from projects.occ.models.weight_names import ToProject, never_adapt, plain_key, rename_back, replace_prefix
 
 SOURCES = dict(
     lightning='release of the Symphonies authors (PyTorch Lightning)',
@@ -83,35 +83,10 @@ def _rename(key: str, source: str) -> str | None:
         name = name.removeprefix(_PREFIXES[source])
     if _DROPPED.fullmatch(name):
         return None
-    for theirs, ours in _PLACES:
-        if name.startswith(theirs):
-            return ours + _to_our_layer(name.removeprefix(theirs))
-    raise KeyError(key)
+    return replace_prefix(_to_our_layer(name), _PLACES)
 
 
-def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[str]]:
-    """Our names of the weights in a file.
-
-    Args:
-        keys: Names in the file.
-
-    Returns:
-        The source; the new name of every known key, or None where there is no counterpart; the unknown keys.
-
-    Raises:
-        ValueError: If the file is not of this family.
-    """
-    refusal = 'these are no weights of Symphonies and not those of MaskDINO, its image network'
-    return rename_keys(keys, identify(keys), _rename, refusal)
-
-
-def to_project_state_dict(state_dict: Mapping[str, Tensor], source: str = 'authors') -> dict[str, Tensor]:
-    """Renames a (part of an) original state dict; entries without counterpart are left out.
-
-    Raises:
-        KeyError: If a name is unknown.
-    """
-    return rename_state_dict(state_dict, source, _rename)
+to_project = ToProject(identify, _rename, 'these are no weights of Symphonies and not those of MaskDINO, its image network')
 
 
 def to_official(
@@ -131,20 +106,15 @@ def to_official(
         unknown keys.
     """
     prefix = _PREFIXES.get(source, _PREFIXES['lightning'])
-    renamed: dict[str, str | None] = {}
-    unknown = []
-    for key in state_dict:
-        if key.startswith('aggregator.') or key.endswith('_extra_state'):  # training-time part; progress of a training
-            renamed[key] = None
-            continue
-        for theirs, ours in _PLACES:
-            if key.startswith(ours):
-                name = theirs + _to_their_layer(key.removeprefix(ours))
-                renamed[key] = name.removeprefix(_IMAGE) if source == 'image_network' else prefix + name
-                break
-        else:
-            unknown.append(key)
-    official = {new: state_dict[key] for key, new in renamed.items() if new is not None}
+    places = [(ours, theirs) for theirs, ours in _PLACES]
+
+    def rename(key: str) -> str | None:
+        if key.startswith('aggregator.'):  # training-time part
+            return None
+        name = replace_prefix(_to_their_layer(key), places)
+        return name.removeprefix(_IMAGE) if source == 'image_network' else prefix + name
+
+    official, renamed, unknown = rename_back(state_dict, rename)
     if dropped is None and source != 'image_network':
         dropped = {prefix + name: value for name, value in _buffers(state_dict).items()}
     return official | dict(dropped or {}), renamed, unknown
@@ -169,6 +139,4 @@ def _buffers(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return buffers
 
 
-def adapt(key: str, given: Tensor, own: Tensor) -> Tensor | None:
-    """Fits an entry of another shape to a model: never right for this family, so None."""
-    return None
+adapt = never_adapt

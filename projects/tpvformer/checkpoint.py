@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from projects.occ.models.weight_names import is_image_network, plain_key, rename_keys, rename_state_dict
+from projects.occ.models.weight_names import ToProject, is_image_network, plain_key, rename_back, replace_prefix
 
 SOURCES = dict(
     gaussrender='GaussRender release',
@@ -92,36 +92,11 @@ def _rename(key: str, source: str) -> str | None:
         source = 'authors'
     if source == 'image_network' and _DETECTION_BRANCH.match(key):
         return None
-    for theirs, ours in _PREFIXES[source]:
-        if key.startswith(theirs):
-            # mmcv 1 called the offset branch of a deformable convolution by another name.
-            return None if ours is None else ours + key[len(theirs) :].replace('conv2_offset.', 'conv2.conv_offset.')
-    raise KeyError(key)
+    # mmcv 1 called the offset branch of a deformable convolution by another name
+    return replace_prefix(key.replace('conv2_offset.', 'conv2.conv_offset.'), _PREFIXES[source])
 
 
-def to_project(keys: Collection[str]) -> tuple[str, dict[str, str | None], list[str]]:
-    """Our names of the weights in a file.
-
-    Args:
-        keys: Names in the file.
-
-    Returns:
-        The source; the new name of every known key, or None where there is no counterpart; the unknown keys.
-
-    Raises:
-        ValueError: If the file is not of this family.
-    """
-    refusal = 'these are no weights of TPVFormer and not those of an image network alone'
-    return rename_keys(keys, identify(keys), _rename, refusal)
-
-
-def to_project_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames a (part of a) GaussRender state dict; entries without counterpart are left out.
-
-    Raises:
-        KeyError: If a name is unknown.
-    """
-    return rename_state_dict(state_dict, 'gaussrender', _rename)
+to_project = ToProject(identify, _rename, 'these are no weights of TPVFormer and not those of an image network alone')
 
 
 def to_official(
@@ -140,19 +115,8 @@ def to_official(
         unknown keys.
     """
     source = 'gaussrender' if source == 'project' else source.removesuffix('_old')
-    renamed: dict[str, str | None] = {}
-    unknown = []
-    for key in state_dict:
-        if key.endswith('_extra_state'):  # progress of a training, no weight
-            renamed[key] = None
-            continue
-        for theirs, ours in _PREFIXES[source]:
-            if ours is not None and key.startswith(ours):
-                renamed[key] = theirs + key[len(ours) :]
-                break
-        else:
-            unknown.append(key)
-    official = {new: state_dict[key] for key, new in renamed.items() if new is not None}
+    places = [(ours, theirs) for theirs, ours in _PREFIXES[source] if ours is not None]
+    official, renamed, unknown = rename_back(state_dict, lambda key: replace_prefix(key, places))
     if dropped:
         official.update(dropped)
     elif source == 'gaussrender' and any(key.startswith('aggregator.renderer_prep.') for key in official):

@@ -8,7 +8,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from official_config import model_config_from_official
 
-from projects.bevdet.checkpoint import SOURCES, adapt, identify, to_official, to_project, to_project_state_dict
+from projects.bevdet.checkpoint import SOURCES, adapt, identify, to_official, to_project
 
 SIZES = dict(bevstereo4d_occ_r50_256x704=34969712, bevstereo4d_occ_swinb_512x1408=121278120, renderocc_swinb_512x1408=121280297)
 PARTS = {  # of the model with ResNet-50 and of that with Swin-B
@@ -95,7 +95,7 @@ def test_single_frame_network_and_the_names_of_flashocc(golden_dir):
     assert to_project(list(case['state_dict']))[0] == 'bevdet'
     source, renamed, unknown = to_project(list(moved))
     assert source == 'flashocc' and not unknown
-    ours = to_project_state_dict(moved, 'flashocc')
+    ours = to_project.state_dict(moved, 'flashocc')
     model.load_state_dict(ours, strict=True)
     assert to_official(ours, 'flashocc')[0].keys() == moved.keys()
     assert to_official(ours)[0].keys() == case['state_dict'].keys()
@@ -146,7 +146,7 @@ def test_unknown_names():
     lift = 'img_view_transformer.depth_net.bn.weight'
     assert to_project([lift, 'predicter.0.weight', 'something.else'])[2] == ['something.else']
     with pytest.raises(KeyError, match='nobody'):
-        to_project_state_dict({'nobody.knows': torch.ones(1)})
+        to_project.state_dict({'nobody.knows': torch.ones(1)}, 'bevdet')
     official, renamed, unknown = to_official({'aggregator.x': torch.ones(1), 'other.y': torch.ones(1)}, 'bevdet')
     assert renamed == {'aggregator.x': None} and unknown == ['other.y'] and not official
     assert adapt('view_encoder.depth_net.depth_conv.weight', torch.ones(2), torch.ones(3)) is None

@@ -8,7 +8,7 @@ from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
 from official_config import batch_from_official, model_config_from_official
 
-from projects.bevdet.checkpoint import to_project_state_dict
+from projects.bevdet.checkpoint import to_project
 from projects.bevdet.geometry import block_bins, camera_vector, frustum_pixels, lift_points, normalise_positions, warp_cells
 
 FILE = 'bevstereo_occ_small.pt'
@@ -46,7 +46,7 @@ def case(golden, request):
 @pytest.fixture(scope='module')
 def model(case):
     model = build_model(case)
-    model.load_state_dict(to_project_state_dict(case['state_dict']), strict=True)
+    model.load_state_dict(to_project.state_dict(case['state_dict'], 'bevdet'), strict=True)
     return model.eval()
 
 
@@ -227,11 +227,11 @@ def assert_losses_close(ours, theirs, rtol=LOSS_RTOL):
 
 def assert_gradients_close(model, theirs, norms=None):
     grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    for name, grad in to_project_state_dict(theirs).items():
+    for name, grad in to_project.state_dict(theirs, 'bevdet').items():
         error = (grads[name] - grad).abs().max() / grad.abs().max().clamp(min=1e-12)
         assert error < GRAD_RTOL, f'{name}: {error:.2e}'
     if norms is not None:
-        norms = to_project_state_dict({name: norm for name, norm in norms.items() if norm is not None})
+        norms = to_project.state_dict({name: norm for name, norm in norms.items() if norm is not None}, 'bevdet')
         assert {name: float(grad.norm()) for name, grad in grads.items()} == pytest.approx(
             {name: float(norm) for name, norm in norms.items()}, rel=GRAD_RTOL, abs=1e-5
         )
@@ -256,7 +256,7 @@ def test_without_history(golden):
     host = load_case(golden, 'r50_stereo')
     assert case['config']['with_prev'] is False and case['model'] == host['model']
     model = build_model(case)
-    model.load_state_dict(to_project_state_dict(host['state_dict']))
+    model.load_state_dict(to_project.state_dict(host['state_dict'], 'bevdet'))
     model.eval().view_encoder.with_history = False
     batch = batch_from_official(host, host['model'])
     seen, handles = watch(
@@ -296,7 +296,7 @@ def test_training_step(golden, with_cp):
         ):
             part['with_cp'] = True
     model = MODELS.build(config)
-    model.load_state_dict(to_project_state_dict(case['state_dict']), strict=True)
+    model.load_state_dict(to_project.state_dict(case['state_dict'], 'bevdet'), strict=True)
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -307,7 +307,7 @@ def test_training_step(golden, with_cp):
     sum(ours.values()).backward()
     assert_gradients_close(model, step['grads'])
     state = model.state_dict()
-    for name, value in to_project_state_dict(step['running']).items():
+    for name, value in to_project.state_dict(step['running'], 'bevdet').items():
         if name.endswith('num_batches_tracked'):
             assert torch.equal(state[name], value), name
         else:
@@ -322,7 +322,7 @@ def test_density_head(golden):
     model = build_model(case, density=True)
     weights = {**host['state_dict'], **case['state_dict']}
     weights = {name: value for name, value in weights.items() if not name.startswith('predicter.')}
-    model.load_state_dict(to_project_state_dict(weights, 'renderocc'), strict=True)
+    model.load_state_dict(to_project.state_dict(weights, 'renderocc'), strict=True)
     model.eval()
     model.occ_head.loss_occ.class_weights = case['state_dict']['semantic_loss.weight'].tolist()
     batch = batch_from_official(host, host['model'])

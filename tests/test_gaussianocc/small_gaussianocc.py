@@ -5,7 +5,7 @@ from mmdet.models import ResNet
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet3d.registry import MODELS
 
-from projects.gaussianocc.checkpoint import POSE_NETWORK, to_project_state_dict
+from projects.gaussianocc.checkpoint import POSE_NETWORK, to_project
 from projects.occ.structures import Cameras, OccBatch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -92,7 +92,7 @@ def official_weights(case):
 def build(case):
     """Segmentor and pose network with the weights of the case, in evaluation mode."""
     weights = official_weights(case)
-    ours = to_project_state_dict(weights)
+    ours = to_project.state_dict(weights, 'authors')
     model = MODELS.build(model_config(case['config'], weights))
     model.load_state_dict({key: value for key, value in ours.items() if not key.startswith(POSE_NETWORK)}, strict=True)
     pose = MODELS.build(pose_config(case['config']))

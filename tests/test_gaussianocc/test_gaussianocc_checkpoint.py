@@ -19,7 +19,6 @@ from projects.gaussianocc.checkpoint import (
     identify,
     to_official,
     to_project,
-    to_project_state_dict,
 )
 from projects.gaussianocc.hourglass_network import HourglassNetwork
 
@@ -111,7 +110,7 @@ def weights_by_rule(keys, salt):
 
 def test_networks_at_their_published_widths(networks, official_keys, case):
     wide = case['official_width']
-    ours = to_project_state_dict(weights_by_rule(official_keys, wide['salt']))
+    ours = to_project.state_dict(weights_by_rule(official_keys, wide['salt']), 'authors')
     for name, module in networks.items():
         part = {key.removeprefix(name + '.'): value for key, value in ours.items() if key.startswith(name + '.')}
         left = module.load_state_dict(part, strict=False)

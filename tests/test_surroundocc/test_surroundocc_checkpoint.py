@@ -7,7 +7,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
-from projects.surroundocc.checkpoint import SOURCES, adapt, identify, to_official, to_project, to_project_state_dict
+from projects.surroundocc.checkpoint import SOURCES, adapt, identify, to_official, to_project
 
 CONFIG = 'configs/surroundocc/surroundocc_r101-dcn_8xb1-20e_{}.py'
 UNUSED = sum(3 * dims + 3 for dims in (128, 256, 512))
@@ -177,9 +177,9 @@ def test_every_source_is_described():
 
 def test_partial_state_dicts_can_be_renamed():
     state = {key: torch.zeros(1) for key in NAMES}
-    assert set(to_project_state_dict(state)) == {value for value in NAMES.values() if value}
+    assert set(to_project.state_dict(state, 'authors')) == {value for value in NAMES.values() if value}
     with pytest.raises(KeyError, match='nobody'):
-        to_project_state_dict({'nobody.knows': torch.ones(1)})
+        to_project.state_dict({'nobody.knows': torch.ones(1)}, 'authors')
 
 
 def test_adapt():

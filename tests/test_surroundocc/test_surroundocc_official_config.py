@@ -8,7 +8,7 @@ from mmdet3d.registry import MODELS
 from occ_batches import batch_of
 from surroundocc_official_config import model_config_from_official
 
-from projects.surroundocc.checkpoint import to_official, to_project_state_dict
+from projects.surroundocc.checkpoint import to_official, to_project
 
 DIMS = [16, 32]
 TEMPLATE = 'pts_bbox_head__transformer_template__encoder__transformerlayers'
@@ -175,7 +175,7 @@ def test_other_sizes_build_and_run(changes, sizes):
     for block, (given, made) in enumerate(zip(head['conv_input'], head['conv_output'], strict=True)):
         weight, stride = official[f'pts_bbox_head.deblocks.{block}.0.weight'], head['upsample_strides'][block]
         assert weight.shape == ((made, given, 3, 3, 3) if stride == 1 else (given, made, *(stride,) * 3))
-    model.load_state_dict(to_project_state_dict(official), strict=True)
+    model.load_state_dict(to_project.state_dict(official, 'authors'), strict=True)
     # a size that 32 does not divide
     cameras = dict(ref2img=torch.randn(2, 3, 4, 4), img_wh=torch.tensor([101.0, 70]).expand(2, 3, 2), input_wh=(101, 70))
     feats = model.extract_feat(torch.randn(2, 3, 3, 70, 101))

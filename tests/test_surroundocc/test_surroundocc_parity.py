@@ -12,7 +12,7 @@ from surroundocc_official_config import model_config_from_official
 
 from projects.occ.evaluation.functional import summarize_confusion, voxel_confusion
 from projects.occ.models.layers import project_points
-from projects.surroundocc.checkpoint import to_project_state_dict
+from projects.surroundocc.checkpoint import to_project
 from projects.surroundocc.volumes import to_queries
 
 ATOL = 1e-4
@@ -31,7 +31,7 @@ def model(case):
     init_default_scope('mmdet3d')
     torch.set_num_threads(1)
     model = MODELS.build(model_config_from_official(json.loads(case['config_json'])['model']))
-    model.load_state_dict(to_project_state_dict(case['state_dict']), strict=True)
+    model.load_state_dict(to_project.state_dict(case['state_dict'], 'authors'), strict=True)
     return model.eval()
 
 
@@ -157,7 +157,7 @@ def assert_gradients_close(ours, theirs, rtol=GRAD_RTOL):
 
 
 def test_gradients(step, case):
-    theirs = to_project_state_dict(case['grads'])
+    theirs = to_project.state_dict(case['grads'], 'authors')
     assert len(theirs) == len(case['grads']) >= 24
     assert_gradients_close(step[1], theirs)
 

@@ -9,7 +9,7 @@ from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from projects.symphonies.checkpoint import SOURCES, adapt, identify, to_official, to_project, to_project_state_dict
+from projects.symphonies.checkpoint import SOURCES, adapt, identify, to_official, to_project
 
 CONFIG = 'configs/symphonies/symphonies_r50_4xb1-30e_sscbench-kitti360.py'
 LAYER = 'decoder.layers.0.'
@@ -141,7 +141,7 @@ def case(golden_dir):
 
 def test_buffers_of_the_original_are_computed_or_put_back(case):
     given = case['state_dict']
-    ours = to_project_state_dict(given)
+    ours = to_project.state_dict(given, 'authors')
     grids = {'decoder.image_grid', 'decoder.voxel_grid', 'encoder.model.panoptic_head.criterion.empty_weight'}
     dropped = {key: given[key] for key in grids}
     official, _, _ = to_official(ours, 'authors', dropped)
@@ -186,9 +186,11 @@ def test_every_source_is_described():
 
 
 def test_partial_state_dicts_can_be_renamed():
-    assert set(to_project_state_dict(dict.fromkeys(NAMES, torch.zeros(1)))) == {value for value in NAMES.values() if value}
+    assert set(to_project.state_dict(dict.fromkeys(NAMES, torch.zeros(1)), 'authors')) == {
+        value for value in NAMES.values() if value
+    }
     with pytest.raises(KeyError, match='nobody'):
-        to_project_state_dict({'nobody.knows': torch.ones(1)})
+        to_project.state_dict({'nobody.knows': torch.ones(1)}, 'authors')
 
 
 def test_nothing_is_adapted():

@@ -6,7 +6,7 @@ from mmdet3d.registry import MODELS
 from symphonies_official_config import model_config_from_official
 from tiny_symphonies import build_batch, build_model, official_config
 
-from projects.symphonies.checkpoint import to_official, to_project_state_dict
+from projects.symphonies.checkpoint import to_official, to_project
 
 
 def test_everything_reaches_the_model():
@@ -80,7 +80,7 @@ def test_other_sizes_build_and_run(changes):
     levels, layers = (config['encoder'][key] for key in ('total_num_feature_levels', 'enc_layers'))
     assert official[f'{decoder}transformer.level_embed'].shape == (levels, config['encoder']['conv_dim'])
     assert f'{decoder}transformer.encoder.layers.{layers - 1}.norms.0.weight' in official
-    model.load_state_dict(to_project_state_dict(official), strict=True)
+    model.load_state_dict(to_project.state_dict(official, 'authors'), strict=True)
     batch = build_batch(2)
     logits = model.encode_decode(batch).logits[-1]
     assert logits.shape == (2, config['num_classes'], x, y, z) and logits.isfinite().all()

@@ -12,7 +12,7 @@ from symphonies_official_config import model_config_from_official
 
 from projects.occ.models.voxel_views import frustum_index, project_grid
 from projects.occ.structures import OccDataSample
-from projects.symphonies.checkpoint import to_project, to_project_state_dict
+from projects.symphonies.checkpoint import to_project
 from projects.symphonies.scene_geometry import plane_reference
 
 LOSS_RTOL, GRAD_RTOL = 1e-5, 1e-3
@@ -36,7 +36,7 @@ def model(case):
     init_default_scope('mmdet3d')
     torch.set_num_threads(1)
     model = MODELS.build(model_config_from_official(json.loads(case['config']), class_weights=case['class_weights']))
-    model.load_state_dict(to_project_state_dict(case['state_dict']), strict=True)
+    model.load_state_dict(to_project.state_dict(case['state_dict'], 'authors'), strict=True)
     return model.eval()
 
 
@@ -288,7 +288,7 @@ def assert_gradients_close(ours, theirs, rtol=GRAD_RTOL):
 
 
 def test_gradients(step, case):
-    theirs = to_project_state_dict(case['grads'])
+    theirs = to_project.state_dict(case['grads'], 'authors')
     assert len(theirs) == len(case['grads']) == 9
     assert_gradients_close(step[1], theirs)
     _, renamed, unknown = to_project([*case['grad_norms'], 'decoder.scene_embed.weight'])

@@ -7,7 +7,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 
-from projects.tpvformer.checkpoint import SOURCES, adapt, identify, to_official, to_project, to_project_state_dict
+from projects.tpvformer.checkpoint import SOURCES, adapt, identify, to_official, to_project
 
 MODEL_NAMES = ('occ3d', 'surroundocc')
 GUEST = 'aggregator.'
@@ -171,10 +171,10 @@ def test_background_colour_is_rebuilt_for_weights_that_were_trained_here():
 
 
 def test_partial_state_dicts_can_be_renamed():
-    renamed = to_project_state_dict({'head.level_embeds': torch.ones(3), 'renderer.bg_color': torch.ones(19)})
+    renamed = to_project.state_dict({'head.level_embeds': torch.ones(3), 'renderer.bg_color': torch.ones(19)}, 'gaussrender')
     assert list(renamed) == ['view_encoder.level_embeds']
     with pytest.raises(KeyError, match='nobody'):
-        to_project_state_dict({'nobody.knows': torch.ones(1)})
+        to_project.state_dict({'nobody.knows': torch.ones(1)}, 'gaussrender')
 
 
 def test_adapt():

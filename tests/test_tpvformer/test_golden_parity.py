@@ -10,7 +10,7 @@ from occ_batches import batch_of, batch_of_samples
 from tpvformer_official_config import model_config_from_official
 
 from projects.occ.structures import OccDataSample
-from projects.tpvformer.checkpoint import to_project_state_dict
+from projects.tpvformer.checkpoint import to_project
 
 CASES = ('r18_nodcn', 'r50_dcn')
 ATOL = 1e-4
@@ -32,7 +32,7 @@ def model(case):
     init_default_scope('mmdet3d')
     torch.set_num_threads(1)
     model = MODELS.build(model_config_from_official(json.loads(case['config'])))
-    model.load_state_dict(to_project_state_dict(case['state_dict']), strict=True)
+    model.load_state_dict(to_project.state_dict(case['state_dict'], 'gaussrender'), strict=True)
     return model.eval()
 
 
@@ -168,7 +168,7 @@ def assert_gradients_close(ours, theirs):
 
 def test_gradients(model, case, cameras):
     ours = gradients(model, case['inputs']['imgs'], cameras, case['grad']['probe'])
-    theirs = to_project_state_dict(case['grad']['grads'])
+    theirs = to_project.state_dict(case['grad']['grads'], 'gaussrender')
     assert len(theirs) >= 17
     assert_gradients_close(ours, theirs)
 

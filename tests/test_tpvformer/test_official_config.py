@@ -8,7 +8,7 @@ from mmdet3d.registry import MODELS
 from occ_batches import batch_of
 from tpvformer_official_config import model_config_from_official
 
-from projects.tpvformer.checkpoint import to_official, to_project_state_dict
+from projects.tpvformer.checkpoint import to_official, to_project
 
 
 def official_config(**changes):
@@ -156,7 +156,7 @@ def test_other_sizes_build_and_run(changes, sizes):
     assert official['aggregator.classifier.weight'].shape == (num_classes, 16)
     for plane, cells, anchors in zip(('hw', 'zh', 'wz'), (24, 8, 12), head['encoder']['num_points_in_pillar']):
         assert official[f'head.encoder.ref_3d_{plane}'].shape == (1, anchors, cells, 3)
-    model.load_state_dict(to_project_state_dict(official), strict=True)
+    model.load_state_dict(to_project.state_dict(official, 'gaussrender'), strict=True)
     # a size that 32 does not divide
     sizes_wh = torch.tensor([101.0, 70]).expand(2, num_cams, 2)
     cameras = dict(ref2img=torch.randn(2, num_cams, 4, 4), img_wh=sizes_wh, input_wh=(101, 70))
