@@ -13,9 +13,9 @@ _base_ = [
 
 image_wh = [1408, 512]
 train_pipeline = _base_.train_pipeline
-train_pipeline[2].update(final_wh=image_wh, resize_lim=(0.82, 0.99))  # 1408 / 1600 and from 0.06 less to 0.11 more
+train_pipeline[3].update(final_wh=image_wh, resize_lim=(0.82, 0.99))  # 1408 / 1600 and from 0.06 less to 0.11 more
 test_pipeline = _base_.test_pipeline
-test_pipeline[2].update(final_wh=image_wh)
+test_pipeline[3].update(final_wh=image_wh)
 
 model = dict(grid=_base_.grid)
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))

@@ -2,8 +2,9 @@
 
 As BEVDet trains: every camera draws its own resize, crop, flip and turn, which its images of all frames share; the grid is
 mirrored along x and y; depth maps hold the key frame's LiDAR sweep in the pixels of the small image. 256 x 704 from 900 x 1600.
-Departures: depth of a pixel is that of its nearest point; the matrix of an image has the ratio of the rounded sizes; poses of
-the cameras are relative to the vehicle at LiDAR time, as the labels are, not to that when the first camera took its image.
+Released weights know the volume where the vehicle was when the first camera took its image, which is CAM_FRONT_LEFT for them
+(ReferenceAtCameraTime); without that step it lies at LiDAR time, like the labels, which is right. Departures: depth of a pixel
+is that of its nearest point; the matrix of an image has the ratio of the rounded sizes.
 """
 
 _base_ = ['./occ3d-nus.py']
@@ -14,6 +15,7 @@ frames = (0, -1, -2)  # of model.view_encoder: num_frames, and one more with ste
 train_pipeline = [
     dict(type='LoadMultiViewImages'),
     dict(type='LoadOccLabels'),
+    dict(type='ReferenceAtCameraTime', camera='CAM_FRONT_LEFT'),
     dict(
         type='ResizeCropFlipImages',
         final_wh=image_wh,
@@ -30,6 +32,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadMultiViewImages'),
     dict(type='LoadOccLabels'),
+    dict(type='ReferenceAtCameraTime', camera='CAM_FRONT_LEFT'),
     dict(type='ResizeCropFlipImages', final_wh=image_wh, training=False),
     dict(type='PackOccInputs'),
 ]

@@ -14,6 +14,7 @@ source does not know is not there.
 ``ref2cam``        (V, 4, 4) float64, reference frame -> camera at the moment of its image, metres: the motion of the vehicle
                    between LiDAR and camera and between the frames is in it
 ``ref2img``        (V, 4, 4) float64, reference frame -> (u d, v d, d, 1), pixels; every transform of the images moves it along
+``cam2ego``        (N, 4, 4) float64, of the cameras of the key frame alone: their mounting on the vehicle
 ``scene_name``     '' if unknown
 ``frame_idx``      position of the key frame in its scene, -1 if unknown
 ``timestamp``      seconds, of the LiDAR
@@ -81,6 +82,8 @@ def frame_inputs(
         inputs['img_paths'] = [camera.img_path for camera in cameras]
     if all(camera.depth_path for camera in cameras):
         inputs['depth_paths'] = [camera.depth_path for camera in cameras]
+    if all(camera.cam2ego is not None for camera in cameras):
+        inputs['cam2ego'] = np.stack([camera.cam2ego for camera in cameras])
     for key in ('timestamp', 'lidar2ego', 'ego2global'):
         if getattr(record, key) is not None:
             inputs[key] = getattr(record, key)

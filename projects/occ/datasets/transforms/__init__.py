@@ -1,6 +1,7 @@
 """Pipeline steps of the occupancy data sets."""
 
 from .augmentation import MultiViewPhotoMetricDistortion, ResizeCropFlipImages
+from .camera_time import ReferenceAtCameraTime
 from .depth import LoadDepthFromLidar, LoadDepthMaps
 from .formatting import PackOccInputs
 from .grid_mirror import RandomMirrorGrid
@@ -28,6 +29,7 @@ __all__ = [
     'PackOccInputs',
     'RandomFlipScene',
     'RandomMirrorGrid',
+    'ReferenceAtCameraTime',
     'ResizeCropFlipImages',
     'ResizeImages',
 ]
