@@ -77,5 +77,14 @@ TORCH_LIBRARY(gaussian_rasterization, m) {
       "march_backward(Tensor? grad_features, Tensor? grad_depth, Tensor? grad_alpha, Tensor? grad_light, Tensor? "
       "grad_distortion, Tensor? grad_weights, Tensor density, Tensor features, " RAYS_AND_OPTIONS
       ", bool need_density, bool need_features) -> (Tensor, Tensor)");
+  // Losses between the render of a prediction and that of other Gaussians (or given images). semantic: 0 none, 1 L1, 2 and 3
+  // Kullback-Leibler divergence of the softmax of class images, of themselves; weights (V, 2). Returns the sum over the views
+  // of weight times mean error (2,): class images, depth images; the means and the valid pixels of the views (V, 2); and, with
+  // keep_grads, derivatives of the first: features (G, C), opacities (2, G), of either loss.
+  m.def(
+      "render_loss(Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor features, " CAMERAS_AND_OPTIONS
+      ", Tensor target_means, Tensor target_quats, Tensor target_scales, Tensor target_opacities, Tensor target_features, "
+      "Tensor? target_image, Tensor? target_depth, Tensor weights, int semantic, bool depth, float min_depth, int free_class, "
+      "bool keep_grads) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("build_info() -> str", &gaussian_rasterization::build_info);
 }

@@ -43,6 +43,7 @@ inline TileJob make_job(const Call& call, const Tensor& features, const Tensor& 
     job.features = features.const_data_ptr<float>();
   }
   job.background = background.const_data_ptr<float>() + v * call.channels;
+  job.pitch = call.width;
   return job;
 }
 

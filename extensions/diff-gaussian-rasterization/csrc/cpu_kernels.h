@@ -17,6 +17,8 @@ struct TileJob {
   const int32_t* list;  // splats of the tile, front to back
   int count;            // length of the list
   int x0, y0, width, height;
+  int pitch;       // images and state: pixel (x, y) of the view is number y * pitch + x - origin
+  int64_t origin;  // 0 where they are those of the view
   const Options* options;
   int channels;
   const float* features;    // (G, C), or null
@@ -64,6 +66,11 @@ struct Kernels {
   size_t (*scratch_bytes)(int channels);
   void (*forward)(const TileJob&);
   void (*backward)(const TileJob&);
+  // As backward, for features and opacities, but class image and depth image belong to two losses: a gradient row has C feature
+  // gradients, h of the class image and h of the depth image.
+  void (*backward_terms)(const TileJob&);
+  // Sum of |pred - target| over `count` numbers; `grad` gets the derivatives, +-slope.
+  float (*compare_l1)(const float* pred, const float* target, int count, float slope, float* grad);
 };
 
 extern const Kernels kernels_baseline;

@@ -236,8 +236,9 @@ static void reduce_rows(uint64_t mask, const vf* weight, const vf* image, int st
 struct Scratch {
   vf* image;  // (STRIPS, C + 1)
   Strip* strips;
-  vf* weights;  // (BATCH, STRIPS)
-  vf* slopes;   // (BATCH, STRIPS)
+  vf* weights;       // (BATCH, STRIPS)
+  vf* slopes;        // (BATCH, STRIPS)
+  vf* depth_slopes;  // (BATCH, STRIPS), where class image and depth image are apart
   float* payload;
 };
 
@@ -245,7 +246,7 @@ FN size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 static size_t scratch_bytes(int channels) {
   return rounded(sizeof(vf) * STRIPS * (channels + 1)) + rounded(sizeof(Strip) * STRIPS) +
-         2 * rounded(sizeof(vf) * BATCH * STRIPS) + rounded(sizeof(float) * BATCH * (channels + 1));
+         3 * rounded(sizeof(vf) * BATCH * STRIPS) + rounded(sizeof(float) * BATCH * (channels + 1));
 }
 
 FN Scratch carve(void* memory, int channels) {
@@ -255,6 +256,7 @@ FN Scratch carve(void* memory, int channels) {
   s.strips = (Strip*)at, at += rounded(sizeof(Strip) * STRIPS);
   s.weights = (vf*)at, at += rounded(sizeof(vf) * BATCH * STRIPS);
   s.slopes = (vf*)at, at += rounded(sizeof(vf) * BATCH * STRIPS);
+  s.depth_slopes = (vf*)at, at += rounded(sizeof(vf) * BATCH * STRIPS);
   s.payload = (float*)at;
   return s;
 }
@@ -266,7 +268,7 @@ FN int lanes_inside(const TileJob& job, int strip) {  // pixels of the strip tha
 }
 
 FN int64_t first_pixel(const TileJob& job, int strip) {
-  return (int64_t)(job.y0 + strip / STRIPS_PER_ROW) * job.width + job.x0 + strip % STRIPS_PER_ROW * LANES;
+  return (int64_t)(job.y0 + strip / STRIPS_PER_ROW) * job.pitch + job.x0 + strip % STRIPS_PER_ROW * LANES - job.origin;
 }
 
 static void paint_background(const TileJob& job) {
@@ -357,10 +359,13 @@ struct BackStrip {
   vf behind;  // sum of weight * q behind it, background included
 };
 
-// Back to front: from the products q to weights and to h = exp(power) dL/dalpha.
+// Back to front: from the products q to weights and to h = exp(power) dL/dalpha. With TERMS also to that of the depth image
+// alone, whose products are grad_depth times z.
+template <bool TERMS>
 static void untransmit(const Batch& batch, const int32_t* index, int n, const vf* value, const vf* product, int first,
-                       const Options& o, vi stop, vf& light_io, vf& behind_io, vf* weights, vf* slopes) {
-  vf light = light_io, behind = behind_io;
+                       const Options& o, vi stop, vf& light_io, vf& behind_io, vf* weights, vf* slopes, vf grad_depth,
+                       vf& depth_behind_io, vf* depth_slopes) {
+  vf light = light_io, behind = behind_io, depth_behind = depth_behind_io;
   const vf cap = splat(o.alpha_max);
   for (int j = n - 1; j >= 0; --j) {
     const int k = index[j];
@@ -376,10 +381,20 @@ static void untransmit(const Batch& batch, const int32_t* index, int n, const vf
     if (o.exact_cap) h = select(raw > cap, vf{}, h);
     weights[k * STRIPS] = weight;
     slopes[k * STRIPS] = h;
+    if (TERMS) {
+      const vf q = grad_depth * splat(batch.depth[k]);
+      const vf depth_slope = light * q - depth_behind * inverse;
+      depth_behind = fma(weight, q, depth_behind);
+      vf depth_h = select(live, value[j] * depth_slope, vf{});
+      if (o.exact_cap) depth_h = select(raw > cap, vf{}, depth_h);
+      depth_slopes[k * STRIPS] = depth_h;
+    }
   }
-  light_io = light, behind_io = behind;
+  light_io = light, behind_io = behind, depth_behind_io = depth_behind;
 }
 
+// TERMS: see Kernels::backward_terms; features are given, geometry is not wanted.
+template <bool TERMS>
 static void backward(const TileJob& job) {
   const Scratch scratch = carve(job.scratch, job.channels);
   const int channels = job.channels, payload_size = channels + 1;
@@ -388,6 +403,7 @@ static void backward(const TileJob& job) {
   // the gradient image by strips; the state of the forward pass
   int last = 0;
   int32_t ends[STRIPS] = {};  // position in the list at which the last pixel of the strip stopped
+  vf depth_behind[STRIPS] = {};
   for (int s = 0; s < STRIPS; ++s) {
     const int inside = lanes_inside(job, s);
     vf* image = scratch.image + s * payload_size;
@@ -430,16 +446,17 @@ static void backward(const TileJob& job) {
       falloff_any(batch, index, n, column, (float)(job.y0 + s / STRIPS_PER_ROW), o, value);
       const vf* image = scratch.image + s * payload_size;
       if (job.features) {
+        const int products = TERMS ? channels : payload_size;
 #define RASTER_CALL(N) project_rows<N>(scratch.payload + at, payload_size, index, n, image + at, at > 0, product)
-        RASTER_PASSES(payload_size)
+        RASTER_PASSES(products)
 #undef RASTER_CALL
       } else {
         for (int j = 0; j < n; ++j) {
           product[j] = fma(image[channels], splat(batch.depth[index[j]]), image[batch.labels[index[j]]]);
         }
       }
-      untransmit(batch, index, n, value, product, first, o, strip.stop, strip.live, strip.light, scratch.weights + s,
-                 scratch.slopes + s);
+      untransmit<TERMS>(batch, index, n, value, product, first, o, strip.stop, strip.live, strip.light, scratch.weights + s,
+                        scratch.slopes + s, image[channels], depth_behind[s], scratch.depth_slopes + s);
       for (int j = 0; j < n; ++j) touched[index[j]] |= 1ull << s;
     }
 
@@ -456,7 +473,13 @@ static void backward(const TileJob& job) {
       }
       const vf* slopes = scratch.slopes + k * STRIPS;
       vf h{}, z{}, t{}, y{}, tt{}, ty{}, yy{};
-      if (!job.need_geometry) {
+      if (TERMS) {
+        const vf* depth_slopes = scratch.depth_slopes + k * STRIPS;
+        for (uint64_t m = mask; m; m &= m - 1) {
+          const int s = __builtin_ctzll(m);
+          h += slopes[s], z += depth_slopes[s];
+        }
+      } else if (!job.need_geometry) {
         for (uint64_t m = mask; m; m &= m - 1) h += slopes[__builtin_ctzll(m)];
       } else {
         const Entry& e = batch.entries[k];
@@ -473,9 +496,32 @@ static void backward(const TileJob& job) {
       float sums[8];
       sum4(h, z, t, y, sums);
       if (job.need_geometry) sum4(tt, ty, yy, vf{}, sums + 4);
-      for (int i = 0; i < (job.need_geometry ? 7 : 1); ++i) row[i] += sums[i];
+      for (int i = 0; i < (TERMS ? 2 : job.need_geometry ? 7 : 1); ++i) row[i] += sums[i];
     }
   }
+}
+
+static float compare_l1(const float* pred, const float* target, int count, float slope, float* grad) {
+  vf total{};
+  int i = 0;
+  for (; i + LANES <= count; i += LANES) {
+    vf a, b;
+    __builtin_memcpy(&a, pred + i, sizeof(vf));
+    __builtin_memcpy(&b, target + i, sizeof(vf));
+    const vf d = a - b;
+    const vi below = d < 0.0f;
+    const vf g = select(below, splat(-slope), select(d > 0.0f, splat(slope), vf{}));
+    __builtin_memcpy(grad + i, &g, sizeof(vf));
+    total += select(below, -d, d);
+  }
+  float sum = 0.0f;
+  for (int l = 0; l < LANES; ++l) sum += total[l];
+  for (; i < count; ++i) {
+    const float d = pred[i] - target[i];
+    grad[i] = d < 0.0f ? -slope : d > 0.0f ? slope : 0.0f;
+    sum += d < 0.0f ? -d : d;
+  }
+  return sum;
 }
 
 }  // namespace

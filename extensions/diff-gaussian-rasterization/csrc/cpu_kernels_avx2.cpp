@@ -24,6 +24,6 @@ namespace gaussian_rasterization {
 #endif
 
 namespace gaussian_rasterization {
-const Kernels kernels_avx2 = {"avx2", scratch_bytes, forward, backward};
+const Kernels kernels_avx2 = {"avx2", scratch_bytes, forward, backward<false>, backward<true>, compare_l1};
 }  // namespace gaussian_rasterization
 #endif

@@ -29,6 +29,6 @@ namespace gaussian_rasterization {
 #endif
 
 namespace gaussian_rasterization {
-const Kernels kernels_avx512 = {"avx512", scratch_bytes, forward, backward};
+const Kernels kernels_avx512 = {"avx512", scratch_bytes, forward, backward<false>, backward<true>, compare_l1};
 }  // namespace gaussian_rasterization
 #endif

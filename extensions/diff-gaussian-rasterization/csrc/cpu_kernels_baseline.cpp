@@ -12,5 +12,5 @@
 namespace gaussian_rasterization {
 #include "cpu_kernels.inl"
 
-const Kernels kernels_baseline = {"baseline", scratch_bytes, forward, backward};
+const Kernels kernels_baseline = {"baseline", scratch_bytes, forward, backward<false>, backward<true>, compare_l1};
 }  // namespace gaussian_rasterization

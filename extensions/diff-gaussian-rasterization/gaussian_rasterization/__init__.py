@@ -3,6 +3,8 @@
 from .backends import build_config, require_backend
 from .classic import GaussianRasterizationSettings, GaussianRasterizer
 from .functional import RasterOutput, rasterize
+from .loss import fused_render_loss
+from .loss_settings import RenderLossOutput, RenderLossSettings, TargetGaussians, TargetImages
 from .march import MarchOutput, march_rays
 from .march_reference import optical_depth, probability_weights, ray_distortion, ray_weights
 from .march_settings import MarchSettings, MipContraction
@@ -17,7 +19,12 @@ __all__ = [
     'MipContraction',
     'RasterOutput',
     'RasterSettings',
+    'RenderLossOutput',
+    'RenderLossSettings',
+    'TargetGaussians',
+    'TargetImages',
     'build_config',
+    'fused_render_loss',
     'march_rays',
     'optical_depth',
     'probability_weights',

@@ -26,6 +26,8 @@ def _load() -> tuple[str | None, str | None]:
 
         if hasattr(torch.ops.gaussian_rasterization, 'march'):  # an older library has none
             from . import march_native  # noqa: F401
+        if hasattr(torch.ops.gaussian_rasterization, 'render_loss'):
+            from . import loss_native  # noqa: F401
     except (OSError, RuntimeError) as error:
         return None, f'{path.name} does not load ({error}); it was probably built for another PyTorch'
     return str(path), None
@@ -41,7 +43,7 @@ def _compiled(operator: str, backend: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f'{NAMESPACE}::{operator}', backend.upper())
 
 
-OPERATORS = ('render', 'march')
+OPERATORS = ('render', 'march', 'render_loss')
 # looked up once: the question cannot be traced by torch.compile
 COMPILED = {(operator, name): _compiled(operator, name) for operator in OPERATORS for name in NAMES[:2]}
 AVAILABLE: dict[str, bool] = {name: name == 'reference' or COMPILED['render', name] for name in NAMES}

@@ -13,6 +13,26 @@ _ops = torch.ops.gaussian_rasterization
 _DIFFERENTIABLE = dict(means=0, quats=1, scales=2, opacities=3, features=4, viewmats=5, background=7)
 
 
+def schema_options(settings: RasterSettings) -> tuple:
+    """Options in the order of the operators' schemas."""
+    return (
+        settings.near,
+        settings.dilation,
+        settings.alpha_min,
+        settings.alpha_max,
+        settings.transmittance_min,
+        settings.scale_modifier,
+        settings.jacobian_clamp == 'offcentre',
+        settings.tile_compat == 'rect12',
+        settings.cap_gradient == 'exact',
+    )
+
+
+def integer_labels(labels: Tensor, channels: int) -> Tensor:
+    """Labels as int32; what does not fit into 32 bits must not turn into a label."""
+    return labels if labels.dtype == torch.int32 else labels.long().clamp(-1, channels).to(torch.int32)
+
+
 def rasterize_native(
     means: Tensor,
     quats: Tensor,
@@ -36,9 +56,7 @@ def rasterize_native(
         RuntimeError: If a derivative is asked for that the backends do not have: forward mode, or of a gradient.
     """
     if not features.is_floating_point():
-        # what does not fit into 32 bits must not turn into a label
-        wide = features.dtype != torch.int32
-        features = features.long().clamp(-1, background.shape[1]).to(torch.int32) if wide else features
+        features = integer_labels(features, background.shape[1])
     inputs = (means, quats, scales, opacities, features, viewmats, background)
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in inputs):
         raise RuntimeError("rasterize: the compiled backends have no forward-mode derivatives; use backend='reference'")
@@ -55,15 +73,7 @@ def rasterize_native(
         tile_mask,
         width,
         height,
-        settings.near,
-        settings.dilation,
-        settings.alpha_min,
-        settings.alpha_max,
-        settings.transmittance_min,
-        settings.scale_modifier,
-        settings.jacobian_clamp == 'offcentre',
-        settings.tile_compat == 'rect12',
-        settings.cap_gradient == 'exact',
+        *schema_options(settings),
         keep_state,
     )[:4]
 
