@@ -83,7 +83,17 @@ LEVELS = {
         ('occ3d_nuscenes_dataset', 'surroundocc_nuscenes_dataset'),
     ),
     'projects.rendering': (
-        ('rendered', 'camera_strategies', 'pose_vectors', 'photometric', 'regularizers', 'frame_images', 'rig_depth'),
+        (
+            'rendered',
+            'camera_strategies',
+            'pose_vectors',
+            'photometric',
+            'regularizers',
+            'frame_images',
+            'half_space',
+            'footprint',
+            'rig_depth',
+        ),
         ('camera_sampler', 'fields', 'free_logit_field', 'losses', 'splat', 'targets'),
         ('views', 'key_cameras', 'image_terms'),
         ('supervision',),

@@ -3,8 +3,8 @@
 A child hands ``supervision`` to ``model.aggregator``. For a host on a plain grid, take ``field.contraction`` away and set
 ``field.background='free'``: light that leaves the grid sees free space.
 Departures from the released code, each with its option:
-  * both focal lengths decide the footprint of a Gaussian, there the horizontal one alone (no option here);
-  * all voxels are rendered into all cameras, there those of a half-space: the pictures agree;
+  * both focal lengths decide the footprint of a Gaussian, there the horizontal one alone (``renderer.fov_y='x'``);
+  * all voxels are rendered into all cameras, there those of a half-space (``views.cull='half_space'``): the pictures agree;
   * pixels have their centre at +0.5 in the warp (``half_pixel=False``: as there);
   * pixels on the own car do not count, there they count as zero (``mask_mode='zero'``);
   * pixels without label do not count, there they are free space (``LoadPseudoLabels.unlabelled=17``).
@@ -23,8 +23,8 @@ supervision = dict(
         far_scales=[[60.0, 4.0], [80.0, 8.0]],  # beyond so many metres, so many times as large
         background='zeros',
     ),
-    views=dict(type='KeyFrameCameras', size=[180, 320]),
-    renderer=dict(type='SplatRenderer'),
+    views=dict(type='KeyFrameCameras', size=[180, 320], cull=None),
+    renderer=dict(type='SplatRenderer', fov_y='own'),
     target=dict(
         type='ImageTarget',
         frames=[-1, 1],

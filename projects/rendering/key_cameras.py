@@ -23,16 +23,23 @@ class KeyFrameCameras(nn.Module):
 
     Args:
         size: (height, width) to render, pixels; pixels need not be square. None: the size of the original images.
+        cull: Rule by which a view leaves out voxels, a key of ``splat.CULLS``, for example ``'half_space'``, as the original
+            does for six cameras; None: none, the rasteriser finds out what an image shows.
         grid: Not needed; every view provider is given it.
     """
 
     gives = Cameras
     reads: tuple[str, ...] = ()
     kinds = ('cam',)
-    cull: Mapping[str, str | None] = {'cam': None}
 
-    def __init__(self, size: Sequence[int] | None = None, grid: VoxelGrid | Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        cull: str | None = None,
+        grid: VoxelGrid | Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        self.cull: Mapping[str, str | None] = {'cam': cull}
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f'views.size must be (height, width) in pixels, got {size}')
         self.size = None if size is None else tuple(size)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from projects.occ.structures import Cameras, ContractedGrid, OccField, VoxelGrid
 
+from .footprint import FOV_Y, horizontal_footprint
+from .half_space import half_space
 from .rendered import Rendered
 
 IDENTITY_QUAT = (1.0, 0.0, 0.0, 0.0)
@@ -93,7 +95,7 @@ def check_rasterizer(backend: str | None, settings: Mapping[str, Any]) -> None:
 
 
 # Rules by which a view leaves out voxels before they are splatted: (centres (P, 3), cameras) -> (B, V, P) bool.
-CULLS: dict[str, Callable[[Tensor, Cameras], Tensor]] = {'inside': visible_voxels}
+CULLS: dict[str, Callable[[Tensor, Cameras], Tensor]] = {'inside': visible_voxels, 'half_space': half_space}
 
 
 class SplatRenderer(nn.Module):
@@ -108,6 +110,8 @@ class SplatRenderer(nn.Module):
             shortest voxel edge.
         backend: Backend of the rasteriser: None (the compiled one of the device), ``'cpu'``, ``'cuda'`` or ``'reference'``.
         settings: Fields of ``gaussian_rasterization.RasterSettings``, for example ``dict(jacobian_clamp='offcentre')``.
+        fov_y: ``'own'``: both focal lengths decide the footprint of a Gaussian. ``'x'``: the horizontal one alone, as in
+            GaussianOcc's released renderer and its published weights; for round Gaussians, see ``horizontal_footprint``.
 
     Raises:
         TypeError: If a setting is unknown.
@@ -125,12 +129,16 @@ class SplatRenderer(nn.Module):
         gaussian_scale: float | None = None,
         backend: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        fov_y: str = 'own',
     ) -> None:
         super().__init__()
         self.grid = VoxelGrid.build(grid)
         self.gaussian_scale = min(self.grid.voxel_size) / 2 if gaussian_scale is None else float(gaussian_scale)
         if not self.gaussian_scale > 0:
             raise ValueError(f'gaussian_scale must be a positive length in metres, got {gaussian_scale}')
+        if fov_y not in FOV_Y:
+            raise ValueError(f'renderer.fov_y must be one of {FOV_Y}, got {fov_y!r}')
+        self.fov_y = fov_y
         self.backend = backend
         self.settings = dict(settings or {})
         check_rasterizer(self.backend, self.settings)
@@ -204,6 +212,10 @@ class SplatRenderer(nn.Module):
         ref2cam, K, width, height = view
         if scales is None:
             scales = means.new_full((1, 1), self.gaussian_scale).expand(len(means), 3)
+        if self.fov_y == 'x':
+            if quats is not None:
+                raise ValueError("renderer.fov_y='x' is for round Gaussians, but the field has rotated ones; use fov_y='own'")
+            scales, quats = horizontal_footprint(means, scales, ref2cam, K, width, height)
         if quats is None:
             quats = means.new_tensor(IDENTITY_QUAT).expand(len(means), 4)
         with torch.autocast(device_type=means.device.type, enabled=False):

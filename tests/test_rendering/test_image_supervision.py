@@ -10,7 +10,9 @@ from torch.testing import assert_close
 from projects.occ.structures import Cameras, ContractedGrid, OccBatch, OccPrediction, VoxelGrid
 from projects.rendering import FreeLogitField, ImageTarget, KeyFrameCameras, RenderSupervision, SplatRenderer
 from projects.rendering import image_terms as _image_terms  # noqa: F401
+from projects.rendering.footprint import quaternion_of
 from projects.rendering.frame_images import frame_images, frame_motions
+from projects.rendering.half_space import half_space
 
 
 @pytest.fixture(scope='module')
@@ -122,6 +124,50 @@ def test_losses_and_gradients_of_the_original(case, masked):
     theirs = case['grads_masked' if masked else 'grads']['tap.logits_volume']
     assert_close(logits.grad, theirs, rtol=0, atol=1e-3 * float(theirs.abs().max()))
     assert supervision.target.poses.matrices.grad.abs().sum() > 0
+
+
+def test_half_space_of_the_original(case):
+    cameras = batch_of(case).cameras.at(0)
+    keep = half_space(case['taps']['vertices'], cameras)[0]
+    assert torch.equal(keep, case['taps']['keep'])
+    views = KeyFrameCameras((case['config']['h'], case['config']['w']), cull='half_space')
+    supervision = build(case, False)
+    field = supervision.field(OccPrediction([], contracted_logits=case['taps']['logits_volume']))
+    rendered = supervision.renderer(field, views(batch_of(case))['cam'], cull=views.cull['cam'])
+    assert_close(rendered.depth[0].clamp(0.1, 80), case['render']['depth'][:, 0], rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match='half_space'):
+        half_space(case['taps']['vertices'], cameras.select([0, 1]))
+
+
+def test_footprint_of_the_released_renderer(case):
+    supervision = build(case, False)
+    voxels, _ = grids(case['config'])
+    field = supervision.field(OccPrediction([], contracted_logits=case['taps']['logits_volume']))
+    rendered = SplatRenderer(voxels, fov_y='x')(field, supervision.views(batch_of(case))['cam'])
+    depth = rendered.depth[0].clamp(0.1, 80)
+    difference = (depth - case['render']['depth_fov_y_x'][:, 0]).abs()
+    # the case was drawn in single precision, and a pixel may have a Gaussian on the threshold of being drawn
+    assert difference.median() < 1e-4 and (difference > 3e-3).float().mean() < 1e-3 and difference.max() < 0.05
+    difference = (rendered.features[0] - case['render']['semantic_fov_y_x']).abs()
+    assert (difference > 1e-3).float().mean() < 2e-3
+    assert (depth - case['render']['depth'][:, 0]).abs().max() > 0.5
+    with pytest.raises(ValueError, match='fov_y'):
+        SplatRenderer(voxels, fov_y='y')
+
+
+def test_quaternions_of_rotations():
+    for seed in range(8):
+        q = torch.nn.functional.normalize(torch.randn(4, generator=torch.Generator().manual_seed(seed)).double(), dim=0)
+        w, x, y, z = q
+        matrix = torch.stack(
+            [
+                torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]),
+                torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]),
+                torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]),
+            ]
+        )
+        found = quaternion_of(matrix)
+        assert_close(found * (found @ q).sign(), q, rtol=0, atol=1e-9)
 
 
 def double(batch):
