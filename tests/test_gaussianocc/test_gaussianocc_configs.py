@@ -38,6 +38,15 @@ def test_full_size_models_take_the_published_weights(repo_root, shared_root, nam
     assert tuple(model.aggregator.field.scales.shape) == (300, 300, 24, 1)
 
 
+def test_a_foreign_host(repo_root):
+    cfg = load(repo_root, 'tpvformer_r101-dcn_8xb1-20e_occ3d-nus_gaussianocc')
+    cfg.model.img_backbone.depth = 50
+    model = MODELS.build(cfg.model)
+    assert model.occ_head.loss_occ is None and set(model.aggregator.terms) >= {'loss_photometric', 'loss_pseudo_sem'}
+    assert tuple(model.aggregator.field.scales.shape[:3]) == model.grid.shape
+    assert not model.aggregator.state_dict()
+
+
 def test_class_weights_are_those_of_the_published_frequencies(repo_root, golden_dir):
     case = torch.load(golden_dir / 'gaussianocc_small.pt', weights_only=True)
     weights = load(repo_root, FULL[0]).model.aggregator.terms.loss_pseudo_sem.options.class_weights
