@@ -8,4 +8,6 @@ setup(
     packages=find_packages(include=['projects', 'projects.*']),
     package_data={'projects.occ.visualization': ['*.html']},
     python_requires='>=3.10',
+    # parts that work without mmdetection3d (docs/installation.md); everything is pinned in requirements/lock.txt
+    extras_require=dict(core=['torch>=2.6', 'numpy>=1.23'], metrics=['torch>=2.6', 'numpy>=1.23', 'numba']),
 )

@@ -1,6 +1,8 @@
 """The import rules between layers, read from the sources, and the shape of the tree."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -275,3 +277,21 @@ def test_files_are_short_and_named_after_what_they_hold():
     assert not long, f'split these files, they have more than about 500 lines: {long}'
     vague = [str(p.relative_to(ROOT)) for p in python if p.stem in ('utils', 'util', 'helpers', 'misc', 'common')]
     assert not vague, f'name these files after what they hold: {vague}'
+
+
+@pytest.mark.parametrize(
+    ('statement', 'needed'),
+    [
+        ('from projects.gaussrender import GaussRender; import projects.rendering', set()),
+        ('from projects.occ.evaluation.functional import ray_iou, voxel_confusion', {'numba'}),
+        ('from gaussian_rasterization import rasterize', set()),
+    ],
+)
+def test_parts_import_with_what_the_page_on_installation_says(statement, needed):
+    page = (ROOT / 'docs' / 'installation.md').read_text()
+    absent = {'mmengine', 'mmcv', 'mmdet', 'mmdet3d', 'numba', 'scipy', 'cv2', 'nuscenes', 'terminaltables', 'timm'} - needed
+    code = f'import sys\nfor name in {sorted(absent)}: sys.modules[name] = None\n{statement}'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    row = next(row for row in page.splitlines() if row.startswith('|') and statement.split()[1] in row)
+    assert all(name in row for name in needed)

@@ -21,7 +21,8 @@ OK, WARNING, FAILED = 'ok', 'warning', 'FAILED'
 SETUP = 'make setup, or pip install --no-deps -r requirements/lock.txt'
 BUILD_MMCV = (
     'pip cache remove mmcv; MMCV_WITH_OPS=1 pip install --no-deps --no-build-isolation --force-reinstall mmcv==2.1.0 '
-    '(eight minutes or more; with FORCE_CUDA=1 and the CUDA toolkit of your torch for operators on the GPU)'
+    '(eight minutes or more; with FORCE_CUDA=1 and the CUDA toolkit of your torch for operators on the GPU; torch 2.14 needs '
+    'CXX, a script that runs: c++ "$@" -std=c++20; make setup TORCH=... does all of this)'
 )
 BUILD_RASTERISER = 'pip install --no-deps --no-build-isolation -e extensions/diff-gaussian-rasterization'
 
@@ -72,7 +73,8 @@ def check_python() -> list[Finding]:
     version = platform.python_version()
     if (3, 10) <= sys.version_info[:2] <= (3, 12):
         return [Finding('python', OK, version)]
-    return [Finding('python', FAILED, f'{version}, expected 3.10 to 3.12', 'make a new environment with another Python')]
+    reason = 'the pinned numpy 1.26 has no wheels for others'
+    return [Finding('python', FAILED, f'{version}, expected 3.10 to 3.12: {reason}', 'make a new environment with Python 3.11')]
 
 
 def check_packages() -> list[Finding]:

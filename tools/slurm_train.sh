@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains on a Slurm cluster:   tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
-# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS may be set.
+# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), PORT (from the job) and SRUN_ARGS may be set. docs/clusters.md
 set -euo pipefail
 if [ "$#" -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]" >&2
@@ -14,6 +14,8 @@ GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 if [ "$GPUS" -lt "$GPUS_PER_NODE" ]; then GPUS_PER_NODE=$GPUS; fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
+# read by the processes: jobs on one node must not share it. srun's own job number is known inside an allocation only
+export MASTER_PORT=${PORT:-$((20000 + ${SLURM_JOB_ID:-$$} % 20000))}
 # SRUN_ARGS is meant to be split into words
 # shellcheck disable=SC2086
 exec srun -p "$PARTITION" \

@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -129,3 +130,19 @@ def test_problems_are_listed_with_advice_and_give_the_exit_code(tool, monkeypatc
     assert 'b: look at b' in printed and printed.endswith('1 of 3 checks failed\n')
     monkeypatch.setattr(tool, 'run_checks', lambda: run_checks([check_rest]))
     assert tool.main([]) == 0
+
+
+def test_the_makefile_runs_an_operator_and_takes_another_torch(repo_root):
+    def recipe(*arguments):
+        command = ['make', '-n', '-C', str(repo_root), 'setup', 'VENV=/nonexistent/venv', *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    pinned, other = recipe(), recipe('TORCH=2.14.1')
+    assert 'install -q --no-deps -r requirements/lock.txt' in pinned and 'torch==' not in pinned
+    assert 'install -q torch==2.14.1 torchvision' in other and 'r requirements/lock.txt' not in other
+    code = re.search(r'/nonexistent/venv/bin/python -c "(import torch; from mmcv.*?)"', pinned, re.DOTALL)[1]
+    # what an mmcv that was built for another torch does: it imports, and fails when it computes
+    broken = 'import mmcv.ops.modulated_deform_conv as m; m.ext_module.modulated_deform_conv_forward = None; '
+    for start, expected in (('', 0), (broken, 1)):
+        done = subprocess.run([sys.executable, '-c', start + code.replace('\\\n', '')], capture_output=True, text=True)
+        assert done.returncode == expected, done.stderr

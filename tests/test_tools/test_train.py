@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -149,9 +150,13 @@ def test_missing_backend_is_told_before_anything_is_built(monkeypatch):
 def echo(tmp_path):
     """Environment in which python and srun print their arguments, one per line."""
     for name in ('python', 'srun'):
-        (tmp_path / name).write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+        (tmp_path / name).write_text('#!/usr/bin/env bash\nprintf "%s\\n" "port $MASTER_PORT" "$@" | grep -v "port $"\n')
         (tmp_path / name).chmod(0o755)
-    known = {key: value for key, value in os.environ.items() if key not in ('NNODES', 'PORT', 'GPUS', 'GPUS_PER_NODE')}
+    known = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('NNODES', 'PORT', 'GPUS', 'GPUS_PER_NODE', 'SLURM_JOB_ID')
+    }
     return {**known, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
 
 
@@ -178,3 +183,26 @@ def test_launch_scripts_pass_every_argument(repo_root, echo, name):
     for kind in ('dist', 'slurm'):
         code, _, message = run(f'{kind}_{name}.sh', 'c.py')
         assert code == 2 and message.startswith('usage: ')
+
+
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_jobs_on_one_machine_have_their_ports(repo_root, echo, name):
+    rest = ['x.pth'] if name == 'test' else []
+
+    def run(script, *arguments, **variables):
+        done = subprocess.run(
+            [str(repo_root / 'tools' / script), *arguments], env={**echo, **variables}, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    code, printed, _ = run(f'dist_{name}.sh', 'c.py', *rest, '4', SLURM_JOB_ID='41234')
+    assert code == 0 and '--master_port=21234\n' in printed
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = str(server.getsockname()[1])
+        code, _, message = run(f'dist_{name}.sh', 'c.py', *rest, '4', PORT=port)
+        assert code == 1 and f'port {port} is taken' in message and 'PORT=' in message
+        # the other machines of a job connect to it
+        assert run(f'dist_{name}.sh', 'c.py', *rest, '4', PORT=port, NODE_RANK='1')[0] == 0
+    last = ['w'] if name == 'train' else rest
+    assert 'port 21234\n' in run(f'slurm_{name}.sh', 'part', 'job', 'c.py', *last, SLURM_JOB_ID='41234')[1]
+    assert 'port 777\n' in run(f'slurm_{name}.sh', 'part', 'job', 'c.py', *last, PORT='777')[1]

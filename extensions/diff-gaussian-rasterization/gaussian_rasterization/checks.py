@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+# of what a matrix may lack to a rotation: half precision, and poses that are optimised entry by entry
+CAMERA_TOLERANCE = 1e-2
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -60,6 +62,44 @@ def check_tensors(
     views = viewmats.shape[0]
     _need(views >= 1, 'viewmats holds no view; give at least one camera')
     _need(tuple(Ks.shape) == (views, 3, 3), f'Ks must be ({views}, 3, 3) to fit viewmats, got {_shape(Ks)}')
+
+
+def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
+    """Check that matrices are cameras; with those of a GPU this waits for it once.
+
+    View matrices must be rigid (reflections pass: a mirrored scene has them), intrinsics without skew and in pixels. Matrices
+    that are not finite pass: nothing is drawn with them.
+
+    Raises:
+        ValueError: Naming the entry and what is probably wrong.
+    """
+    with torch.no_grad():
+        viewmats, Ks = viewmats.detach().double(), Ks.detach().double()
+        rotations = viewmats[:, :3, :3]
+        last_rows = torch.eye(4, dtype=torch.float64, device=viewmats.device)[3]
+        rest = torch.stack(
+            [
+                (viewmats[:, 3] - last_rows).abs().amax(-1),
+                (rotations @ rotations.mT - torch.eye(3, dtype=torch.float64, device=viewmats.device)).abs().amax((-1, -2)),
+                (Ks[:, 2] - last_rows[1:]).abs().amax(-1),
+                torch.maximum(Ks[:, 0, 1].abs(), Ks[:, 1, 0].abs()) / Ks[:, 0, 0].abs(),
+                (torch.minimum(Ks[:, 0, 0], Ks[:, 1, 1]) <= 0).double(),
+            ],
+            -1,
+        )
+        wrong = (rest > CAMERA_TOLERANCE).nonzero()[:1].tolist()
+    if not wrong:
+        return
+    view, kind = wrong[0]
+    shown = [[round(x, 4) for x in row] for row in (viewmats if kind < 2 else Ks)[view].tolist()]
+    reason = (
+        f'viewmats[{view}] must end with the row (0, 0, 0, 1), got {shown}; is it transposed, or multiplied by a projection?',
+        f'viewmats[{view}] must be rigid, but its upper left 3 x 3 block is no rotation: {shown}; scale the scene instead',
+        f'Ks[{view}] must end with the row (0, 0, 1), got {shown}; divide it by its last entry, or transpose it',
+        f'Ks[{view}] has a skew, which is not supported: {shown}',
+        f'Ks[{view}] must have positive focal lengths fx = K[0, 0] and fy = K[1, 1], got {shown}',
+    )[kind]
+    _need(False, reason)
 
 
 def check_features(features: Tensor, count: int, views: int, background: Tensor | None, num_classes: int | None) -> int:

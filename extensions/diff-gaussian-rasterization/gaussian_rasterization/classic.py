@@ -20,7 +20,8 @@ class GaussianRasterizationSettings(NamedTuple):
         bg: (C,) background.
         scale_modifier: Factor on all scales.
         viewmatrix: (4, 4) transposed reference -> camera.
-        projmatrix: (4, 4) transposed projection times view; the principal point is taken from it.
+        projmatrix: (4, 4) transposed projection times view; the principal point is taken from it, the rest must be the
+            perspective projection of ``tanfovx`` and ``tanfovy``.
         sh_degree, campos, prefiltered: Accepted for compatibility; ``campos`` (3,) decides which way normals face.
         debug: Raise on non-finite input, see :class:`RasterSettings`.
     """
@@ -112,6 +113,7 @@ class GaussianRasterizer(nn.Module):
         # intrinsics in half precision would be off by parts of a pixel
         projection = projection.to(means3D.device, torch.promote_types(means3D.dtype, torch.float32))
         size = (int(view.image_width), int(view.image_height))
+        self._check_projection(projection)
         K = intrinsics_from_projection(projection, float(view.tanfovx), float(view.tanfovy), *size)
 
         if extra_attrs is None:
@@ -139,6 +141,24 @@ class GaussianRasterizer(nn.Module):
         color, extra, normal = image.split([colors_precomp.shape[1], extra_attrs.shape[1], 3])
         normal = torch.nn.functional.normalize(normal, dim=0, eps=1e-12)
         return color, out.depth, normal, out.alpha, out.radii[0], extra
+
+    def _check_projection(self, projection: Tensor) -> None:
+        """Raises ValueError unless a matrix (camera frame -> clip space, column vectors) is the camera that is drawn."""
+        view = self.raster_settings
+        want = torch.zeros(4, 4, dtype=torch.float64)
+        want[0, 0], want[1, 1], want[3, 2] = 1 / float(view.tanfovx), 1 / float(view.tanfovy), 1.0
+        got = projection.detach().double().cpu()
+        # the depth row is not used
+        rows = got[[0, 1, 3]] - want[[0, 1, 3]]
+        rows[0, 2] = rows[1, 2] = 0.0
+        if bool((rows.abs() > 1e-2 * want.amax()).any()):
+            shown = [[round(x, 4) for x in row] for row in got.tolist()]
+            raise ValueError(
+                'GaussianRasterizer: projmatrix times the inverse of viewmatrix must be a perspective projection with [0, 0] = '
+                f'1 / tanfovx = {float(want[0, 0]):.4f}, [1, 1] = 1 / tanfovy = {float(want[1, 1]):.4f} and the last row '
+                f'(0, 0, 1, 0); got {shown}. Orthographic, mirrored and skewed cameras are not supported; is projmatrix '
+                'transposed, as viewmatrix is?'
+            )
 
     def _normals(self, means: Tensor, scales: Tensor, rotations: Tensor, to_camera: Tensor) -> Tensor:
         """Axis of the smallest scale (of equal ones: x) in the reference frame, (N, 3), turned towards the camera."""

@@ -1,12 +1,14 @@
 """The public function: checks, casts, picks a backend."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import backends, constants
-from .checks import check_features, check_finite, check_labels, check_size, check_tensors, check_tile_mask
+from .camera import transform_points
+from .checks import check_cameras, check_features, check_finite, check_labels, check_size, check_tensors, check_tile_mask
 from .reference import rasterize_reference
 from .settings import RasterSettings
 
@@ -18,7 +20,8 @@ class RasterOutput(NamedTuple):
         features: (V, H, W, C), sum of weight * feature + remaining light * background.
         depth: (V, H, W), metres, sum of weight * z: accumulated, neither divided by alpha nor filled behind.
         alpha: (V, H, W), 1 - remaining light.
-        radii: (V, G) int32, three standard deviations of the longer axis in pixels, rounded up; 0 for discarded Gaussians.
+        radii: (V, G) int32, three standard deviations of the longer axis in pixels, rounded up; 0 for discarded Gaussians and
+            those too far outside the image to colour a pixel.
     """
 
     features: Tensor
@@ -52,8 +55,9 @@ def rasterize(
         stop in front of the Gaussian that would make T (1 - alpha) < transmittance_min
         features += alpha T feature;  depth += alpha T z;  T <- T (1 - alpha)
 
-    Gradients reach means, quats, scales, opacities, features, background and viewmats, from all three images; not Ks, and
-    ``radii`` has none. Culled Gaussians get zeros. The compiled backends raise on any but first derivatives in reverse mode.
+    Gradients reach means, quats, scales, opacities, features, background and viewmats, from all three images; with the
+    reference Ks too. ``radii`` has none. Culled Gaussians get zeros. The compiled backends raise on any but first derivatives
+    in reverse mode, and on Ks that want a gradient. Pinhole cameras only, neither orthographic nor fisheye.
 
     Args:
         means: (G, 3) centres in the reference frame, metres. G may be 0: the images are the background.
@@ -62,25 +66,27 @@ def rasterize(
         opacities: (G,) in [0, 1]; more acts as 1 and gets no gradient.
         features: (G, C) any real values, any C >= 1. Or (G,) integer class labels with ``num_classes``: the same
             picture as from their one-hot rows, which are never made; no gradient to labels.
-        viewmats: (V, 4, 4) reference -> camera (x right, y down, z forward), column vectors.
-        Ks: (V, 3, 3) intrinsics in pixels, pixel centres at +0.5; fx, fy, cx, cy are read, skew is not.
+        viewmats: (V, 4, 4) reference -> camera (x right, y down, z forward), column vectors, rigid. On a GPU they and Ks are
+            checked with ``settings.debug`` only, which waits for the device.
+        Ks: (V, 3, 3) intrinsics in pixels, pixel centres at +0.5, without skew.
         width: Image width in pixels.
         height: Image height in pixels.
         background: (C,) or (V, C) added where light is left; None: zeros.
         settings: Thresholds and variants.
         backend: ``'cpu'`` or ``'cuda'``: compiled, float32; ``'reference'``: PyTorch operations on any device, float32
-            or float64. None: the compiled backend of the device, or the reference for float64 input.
+            or float64. None: the compiled backend of the device, or the (slow) reference for float64 Gaussians.
         num_classes: C when ``features`` are labels.
         tile_mask: (V, ceil(H / 16), ceil(W / 16)) bool; 16-pixel blocks marked False show the background only.
 
     Returns:
         Features (V, H, W, C), depth (V, H, W), alpha (V, H, W) and radii (V, G). Computed in float32
-        (float16 and bfloat16 inputs are converted, autocast is off inside) or, if any input is float64, in float64.
+        (float16 and bfloat16 inputs are converted, autocast is off inside) or, if the means are float64, in float64;
+        cameras, background and other properties of the Gaussians follow the means.
 
     Raises:
         TypeError: If a dtype does not fit.
-        ValueError: If a shape, device, size, label or backend name does not fit; with ``settings.debug``, also on values that
-            are not finite.
+        ValueError: If a shape, device, size, label, camera or backend name does not fit; with ``settings.debug``, also on
+            values that are not finite.
         RuntimeError: If the backend was not built; the message holds the command that builds it.
     """
     if not isinstance(settings, RasterSettings):
@@ -96,13 +102,11 @@ def rasterize(
             background=background,
         )  # fmt: skip
 
-    floats = [means, quats, scales, opacities, viewmats, Ks]
+    if (settings.debug or not viewmats.is_cuda) and not torch.compiler.is_compiling():
+        check_cameras(viewmats, Ks)
+
     labels = not features.is_floating_point()
-    if not labels:
-        floats.append(features)
-    if background is not None:
-        floats.append(background)
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in floats) else torch.float32
+    dtype = torch.float64 if means.dtype == torch.float64 else torch.float32
     name = backends.choose_backend('rasterize', 'render', backend, means.device, dtype)
 
     if background is None:
@@ -122,4 +126,28 @@ def rasterize(
 
     cameras = (viewmats, Ks, int(width), int(height))
     with torch.autocast(means.device.type, enabled=False):
-        return RasterOutput(*render(means, quats, scales, opacities, features, *cameras, background, settings, tile_mask))
+        image, depth, alpha, radii = render(
+            means, quats, scales, opacities, features, *cameras, background, settings, tile_mask
+        )
+        return RasterOutput(image, depth, alpha, _seen_radii(radii, means, *cameras, settings))
+
+
+@torch.no_grad()
+def _seen_radii(
+    radii: Tensor, means: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int, settings: RasterSettings
+) -> Tensor:
+    """Radii (V, G), 0 where the square around a Gaussian that holds all it can draw does not meet the image."""
+    if settings.tile_compat is not None:  # culls by its tiles
+        return radii
+    # an opaque Gaussian draws down to alpha_min, further than the three standard deviations of a radius
+    reach = max(1.0, math.sqrt(2 * math.log(1 / settings.alpha_min)) / constants.RADIUS_SIGMAS)
+    seen = []
+    for radius, viewmat, K in zip(radii, viewmats, Ks):
+        x, y, z = transform_points(means, viewmat)
+        half = radius * reach
+        inside = torch.ones_like(radius, dtype=torch.bool)
+        for offset, focal, centre, size in ((x, K[0, 0], K[0, 2], width), (y, K[1, 1], K[1, 2], height)):
+            pixel = focal * offset / z + centre
+            inside &= (pixel + half >= 0) & (pixel - half <= size)
+        seen.append(radius * inside)
+    return torch.stack(seen)

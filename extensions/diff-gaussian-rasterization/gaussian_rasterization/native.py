@@ -53,13 +53,23 @@ def rasterize_native(
         Features (V, H, W, C), depth (V, H, W), alpha (V, H, W), radii (V, G) int32.
 
     Raises:
-        RuntimeError: If a derivative is asked for that the backends do not have: forward mode, or of a gradient.
+        RuntimeError: If a derivative is asked for that the backends do not have: forward mode, of a gradient, or by torch.func.
     """
     if not features.is_floating_point():
         features = integer_labels(features, background.shape[1])
     inputs = (means, quats, scales, opacities, features, viewmats, background)
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in inputs):
         raise RuntimeError("rasterize: the compiled backends have no forward-mode derivatives; use backend='reference'")
+    if Ks.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(
+            'rasterize: the compiled backends have no gradient of Ks; detach Ks, let viewmats learn instead, or use '
+            "backend='reference'"
+        )
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            'rasterize: the compiled backends do not work inside torch.func and vmap; use torch.autograd.grad, or '
+            "backend='reference'"
+        )
     keep_state = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
     return _ops.render(
         means,
@@ -68,7 +78,7 @@ def rasterize_native(
         opacities,
         features,
         viewmats,
-        Ks.detach(),
+        Ks,
         background,
         tile_mask,
         width,
@@ -118,8 +128,10 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad_features, grad_depth, grad_alpha, *_):
-    tensors, state = ctx.saved_tensors[:8], ctx.saved_tensors[8:12]
-    mask = ctx.saved_tensors[12] if ctx.has_mask else None
+    # once: every access unpacks, which checkpointing allows a single time and offloading pays for
+    saved = ctx.saved_tensors
+    tensors, state = saved[:8], saved[8:12]
+    mask = saved[12] if ctx.has_mask else None
     needs = {name: ctx.needs_input_grad[i] for name, i in _DIFFERENTIABLE.items()}
     grads = [None] * (10 + len(ctx.settings))
     if not any(needs.values()) or (grad_features is None and grad_depth is None and grad_alpha is None):

@@ -66,14 +66,15 @@ def rasterize_reference(
     ]  # fmt: skip
     features_image, depth, alpha, radii = (torch.stack(parts) for parts in zip(*views))
     # an exact zero out of every input: images in which nothing is drawn have gradients, too
-    zero = sum(t[:0].sum() for t in (means, quats, scales, opacities, features, viewmats, background))
+    zero = sum(t[:0].sum() for t in (means, quats, scales, opacities, features, viewmats, Ks, background))
     return features_image + zero, depth + zero, alpha + zero, radii
 
 
 def _render_view(
     means, quats, scales, opacities, features, viewmat, K, width, height, background, settings, tile_mask, tile_size
 ):
-    K, opacities = K.detach(), opacities.clamp_max(1.0)
+    # not clamp, whose slope at the bound depends on the version of PyTorch: an opacity of exactly 1 learns
+    opacities = torch.where(opacities > 1, 1.0, opacities)
     view, radii, bounds = _visible(means, quats, scales, opacities, features, viewmat, K, width, height, settings)
     grid = (-(-height // tile_size), -(-width // tile_size))
     tiles, transmittance, sums = [], [], []
@@ -280,7 +281,7 @@ def _blend_segment(view, index, corner, light, stopped, tile_size, settings):
     row = (corner[:, 1:] + inner // tile_size)[:, None, :]
     alpha = view.opacities[index][..., None] * (-0.5 * e.distance(e.u - column, e.v - row)).exp()
     if settings.cap_gradient == 'exact':
-        alpha = alpha.clamp_max(settings.alpha_max)
+        alpha = torch.where(alpha > settings.alpha_max, settings.alpha_max, alpha)
     else:
         alpha = torch.where(alpha > settings.alpha_max, settings.alpha_max + (alpha - alpha.detach()), alpha)
     drawn = alpha >= settings.alpha_min

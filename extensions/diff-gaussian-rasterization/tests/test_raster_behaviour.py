@@ -278,3 +278,23 @@ def test_huge_gaussians_and_long_lists(backend, to_device):
     light = (1 - 0.0041 * math.exp(-0.0)) ** count
     assert float(out.alpha[0, 6, 8]) == pytest.approx(1 - max(light, 1e-4), abs=2e-4)
     torch.testing.assert_close(out.features[..., 0], out.alpha, atol=1e-4, rtol=1e-4)
+
+
+def test_radii_of_what_lies_outside_the_image(backend, to_device, make_scene):
+    scene = to_device(make_scene(0, count=6, channels=2), backend)
+    scene['viewmats'] = torch.eye(4, device=scene['means'].device)[None]
+    scene['Ks'] = torch.tensor([[[30.0, 0.0, 18.0], [0.0, 30.0, 11.0], [0.0, 0.0, 1.0]]], device=scene['means'].device)
+    scene['scales'][:] = 0.1
+    # in the middle, just outside on the right, far on every side, behind
+    scene['means'][:] = torch.tensor([[0, 0, 3], [2, 0, 3], [50, 0, 3], [-50, 0, 3], [0, 50, 3], [0, 0, -3.0]])
+    radii = rasterize(**scene, backend=backend).radii[0]
+    assert (radii > 0).tolist() == [True, True, False, False, False, False]
+    # whatever has a gradient is seen
+    for seed in range(3):
+        scene = to_device(make_scene(seed, count=200), backend)
+        scene['means'][:, :2] *= 4
+        scene['opacities'].requires_grad_()
+        out = rasterize(**scene, backend=backend)
+        out.alpha.sum().backward()
+        drawn = scene['opacities'].grad != 0
+        assert drawn.any() and (out.radii[0][drawn] > 0).all()

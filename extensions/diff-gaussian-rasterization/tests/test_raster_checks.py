@@ -108,3 +108,58 @@ def test_float64_is_the_reference(make_scene):
     if backends.AVAILABLE['cpu']:
         with pytest.raises(ValueError, match=r'computes in float32 but an input is float64'):
             rasterize(**make_scene(0, dtype=torch.float64), backend='cpu')
+
+
+def _rigid():
+    turned = torch.tensor([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+    view = torch.eye(4)
+    view[:3, :3], view[:3, 3] = turned, torch.tensor([0.1, 0.2, 4.0])
+    return view[None]
+
+
+K = torch.tensor([[[30.0, 0.0, 18.0], [0.0, 30.0, 11.0], [0.0, 0.0, 1.0]]])
+SKEWED = K + torch.tensor([[[0.0, 2.0, 0.0], [0.0] * 3, [0.0] * 3]])
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(viewmats=_rigid().mT), r'viewmats\[0\] must end with the row .*transposed'),
+        (dict(viewmats=_rigid() * 2), r'viewmats\[0\] must end with the row'),
+        (dict(viewmats=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))[None] @ _rigid()), r'viewmats\[0\] must be rigid'),
+        (dict(viewmats=torch.zeros(1, 4, 4)), r'viewmats\[0\] must end'),
+        (dict(Ks=K * 2), r'Ks\[0\] must end with the row'),
+        (dict(Ks=K.mT), r'Ks\[0\] must end with the row'),
+        (dict(Ks=SKEWED), r'Ks\[0\] has a skew'),
+        (dict(Ks=K * torch.tensor([[[-1.0], [1.0], [1.0]]])), r'Ks\[0\] must have positive focal lengths'),
+    ],
+)
+def test_matrices_that_are_no_cameras(make_scene, backend, to_device, changes, message):
+    good = dict(viewmats=_rigid(), Ks=K)
+    options = dict(backend=backend, settings=RasterSettings(debug=True))
+    rasterize(**to_device(make_scene(0) | good, backend), **options)
+    with pytest.raises(ValueError, match=message):
+        rasterize(**to_device(make_scene(0) | good | changes, backend), **options)
+
+
+def test_the_second_camera_is_named(make_scene):
+    scene = make_scene(0) | dict(viewmats=torch.cat([_rigid(), _rigid().mT]), Ks=torch.cat([K, K]))
+    with pytest.raises(ValueError, match=r'viewmats\[1\]'):
+        rasterize(**scene, backend='reference')
+
+
+def test_mirrored_and_half_precision_cameras_pass(make_scene):
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+    rasterize(**make_scene(0) | dict(viewmats=_rigid() @ mirror), backend='reference')
+    rasterize(**make_scene(0) | dict(viewmats=_rigid().half(), Ks=K.half()), backend='reference')
+
+
+@pytest.mark.parametrize('name', ['viewmats', 'Ks', 'background', 'opacities', 'features'])
+def test_one_float64_input_does_not_send_the_render_to_the_reference(make_scene, monkeypatch, name):
+    scene = make_scene(0)
+    monkeypatch.setattr('gaussian_rasterization.functional.rasterize_reference', None)
+    out = rasterize(**scene | {name: scene[name].double()})
+    want = rasterize(**scene)
+    assert out.features.dtype == torch.float32
+    torch.testing.assert_close(out.features, want.features)
+    assert rasterize(**scene | {name: scene[name].double()}, backend='cpu').alpha.dtype == torch.float32

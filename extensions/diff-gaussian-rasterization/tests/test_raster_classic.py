@@ -93,7 +93,9 @@ def test_scale_modifier_and_visibility(make_scene):
     )
     assert (large >= small).all() and (large > small).any()
     visible = GaussianRasterizer(_settings(scene)).markVisible(scene['means'])
-    assert torch.equal(visible, rasterize(**scene, backend='reference').radii[0] > 0)
+    # in front of the camera, but not all of it in the image
+    radii = rasterize(**scene, backend='reference').radii[0]
+    assert visible[radii > 0].all() and 0 < (radii > 0).sum() < visible.sum() == len(radii)
 
 
 @pytest.mark.parametrize(
@@ -143,3 +145,36 @@ def test_constants_of_both_languages_agree():
         'EXTENT_MARGIN',
     ):
         assert found[name] == getattr(constants, name), name
+
+
+@pytest.mark.parametrize('kind', ['orthographic', 'mirrored', 'zero', 'other field of view', 'not transposed', 'skewed'])
+def test_projections_that_would_be_drawn_as_others_are_refused(make_scene, kind):
+    scene = make_scene(0)
+    view, K = scene['viewmats'][0], scene['Ks'][0]
+    projection = camera.projection_matrix(K, scene['width'], scene['height'])
+    if kind == 'orthographic':
+        projection[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    elif kind == 'mirrored':
+        projection[1] *= -1
+    elif kind == 'zero':
+        projection *= 0
+    elif kind == 'other field of view':
+        projection[0, 0] *= 2
+    elif kind == 'skewed':
+        projection[0, 1] = 0.3
+    whole = projection @ view
+    changed = _settings(scene, projmatrix=whole if kind == 'not transposed' else whole.T)
+    with pytest.raises(ValueError, match='projmatrix'):
+        _call(scene, GaussianRasterizer(changed, backend='reference'))
+
+
+def test_the_page_on_moving_a_script_counts_contributions(make_scene):
+    page = (Path(__file__).parents[3] / 'docs' / 'moving_a_3dgs_script.md').read_text()
+    names = {}
+    exec(re.findall(r'```python\n(.*?)```', page, re.DOTALL)[0], names)
+    scene = make_scene(2, count=30)
+    keys = ('means', 'quats', 'scales', 'opacities', 'viewmats', 'Ks', 'width', 'height')
+    got = names['contributions'](*(scene[key] for key in keys))
+    # every Gaussian alone in its channel
+    each = rasterize(**scene | dict(features=torch.eye(30), background=None)).features.sum((0, 1, 2))
+    torch.testing.assert_close(got, each, rtol=1e-4, atol=1e-4)

@@ -146,3 +146,33 @@ def test_backward_twice_is_equal(backend, to_device, make_scene):
     second = torch.autograd.grad(out.features.square().sum(), leaves)
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)
+
+
+def test_intrinsics(make_scene):
+    """Gradient of focal lengths and principal point against finite differences of the reference in float64."""
+    scene = make_scene(5, count=60, dtype=torch.float64)
+    weights = torch.rand(scene['height'], scene['width'], dtype=torch.float64)
+
+    def value(Ks):
+        out = rasterize(**scene | dict(Ks=Ks))
+        return ((out.features.mean(-1) + out.depth + out.alpha) * weights).sum()
+
+    Ks = scene['Ks'].clone().requires_grad_()
+    exact = torch.autograd.grad(value(Ks), Ks)[0]
+    numeric = torch.zeros_like(exact)
+    for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)):
+        step = torch.zeros_like(numeric)
+        step[0, row, column] = 1e-5
+        numeric[0, row, column] = (value(scene['Ks'] + step) - value(scene['Ks'] - step)) / 2e-5
+    torch.testing.assert_close(
+        exact[0, [0, 1, 0, 1], [0, 1, 2, 2]], numeric[0, [0, 1, 0, 1], [0, 1, 2, 2]], rtol=2e-3, atol=1e-3
+    )
+
+
+def test_compiled_backends_refuse_intrinsics_that_want_a_gradient(compiled, to_device, make_scene):
+    scene = to_device(make_scene(5), compiled)
+    scene['Ks'].requires_grad_()
+    with pytest.raises(RuntimeError, match=r"no gradient of Ks.*viewmats.*backend='reference'"):
+        rasterize(**scene, backend=compiled)
+    with torch.no_grad():
+        assert rasterize(**scene, backend=compiled).alpha.any()

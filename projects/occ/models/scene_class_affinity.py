@@ -15,8 +15,10 @@ def _negative_log_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     undefined = denominator <= 0
     ratio = (numerator / denominator.masked_fill(undefined, 1.0)).masked_fill(undefined, 1.0)
     nothing = ratio <= 0
-    # Rounding can lift a ratio above 1; a ratio of 0 would have an infinite slope.
-    loss = -ratio.masked_fill(nothing, 1.0).clamp(max=1.0).log()
+    ratio = ratio.masked_fill(nothing, 1.0)
+    # Rounding can lift a ratio above 1; a ratio of 0 would have an infinite slope. Not clamp, whose slope at the bound depends
+    # on the version of PyTorch: a ratio of exactly 1 has one.
+    loss = -torch.where(ratio > 1, 1.0, ratio).log()
     return loss.clamp(max=MAX_LOG).masked_fill(nothing, MAX_LOG)
 
 
