@@ -8,7 +8,7 @@ from torch import Tensor
 
 from projects.occ.structures import OccField
 
-from .losses import REGULARIZERS, VIEW_ERRORS
+from .losses import REGULARIZERS, TAKES, VIEW_ERRORS
 from .photometric import Neighbour, reprojection_error, smoothness
 from .regularizers import opacity_entropy, total_variation
 from .rendered import Rendered
@@ -127,4 +127,7 @@ def _total_variation(rendered: Rendered, field: OccField) -> Tensor:
 
 
 VIEW_ERRORS.update(photometric=photometric_views, smooth=smooth_views, cross_entropy=cross_entropy_views)
+TAKES.update(
+    photometric=(('depth',), 'comparison'), smooth=(('depth',), 'comparison'), cross_entropy=(('features',), 'class ids')
+)
 REGULARIZERS.update(opacity_entropy=_opacity_entropy, total_variation=_total_variation)

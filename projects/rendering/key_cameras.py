@@ -31,6 +31,7 @@ class KeyFrameCameras(nn.Module):
     gives = Cameras
     reads: tuple[str, ...] = ()
     kinds = ('cam',)
+    gives_real_cameras = True
 
     def __init__(
         self,

@@ -70,6 +70,13 @@ def view_means(errors: Tensor, mask: Tensor | None, lead: int = 2) -> tuple[Tens
 PIXEL_ERRORS: dict[str, Callable[..., Tensor]] = {'l1': semantic_l1, 'kl': semantic_kl, 'depth_l1': depth_l1}
 # Errors of whole views by name: (pred, target, mask, lead, **options) -> values and validity, both (B, N) or (B,).
 VIEW_ERRORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
+# What each of them compares: quantities of the rendering, and the kind of value that a target must have for them, see
+# ``Target.value_kinds``. A function that is not listed takes anything.
+TAKES: dict[str, tuple[tuple[str, ...], str]] = {
+    'l1': (('features',), 'image'),
+    'kl': (('features',), 'image'),
+    'depth_l1': (('depth', 'alpha'), 'image'),
+}
 # Regularisers by name: (rendered, field, **options) -> scalar; they have no target.
 REGULARIZERS: dict[str, Callable[..., Tensor]] = {}
 

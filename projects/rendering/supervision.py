@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from projects.occ.structures import Cameras, OccBatch, OccField, OccPrediction, Rays
 
-from .losses import Term, assemble
+from .losses import TAKES, Term, assemble
 from .rendered import Rendered
 from .targets import Target
 
@@ -146,6 +146,11 @@ def check_parts(field: Any, views: Any, renderer: Any, target: Target, terms: Ma
             f'{names["views"]} gives {views.gives.__name__}, but {names["renderer"]} renders {taken} only; take another '
             'renderer or other views'
         )
+    if target.needs_real_cameras and not getattr(views, 'gives_real_cameras', False):
+        raise ValueError(
+            f'{names["target"]} compares with what belongs to the real cameras of the key frame, but {names["views"]} gives '
+            'other ones; take KeyFrameCameras'
+        )
     if not terms or not any(term.weight for term in terms.values()):
         raise ValueError('terms must hold at least one loss term with a weight above 0')
     for name, term in terms.items():
@@ -158,6 +163,17 @@ def check_parts(field: Any, views: Any, renderer: Any, target: Target, terms: Ma
                 raise ValueError(
                     f'term {name!r} compares {term.quantity!r}, which {names[role]} does not have: it has {part.quantities}'
                 )
+        quantities, kind = TAKES.get(term.function, ((term.quantity,), None))
+        if term.quantity not in quantities:
+            raise ValueError(
+                f'term {name!r}: {term.function!r} compares {quantities}, not {term.quantity!r}; set its quantity or function'
+            )
+        given = target.value_kinds.get(term.quantity, 'image')
+        if kind not in (None, given):
+            raise ValueError(
+                f'term {name!r}: {term.function!r} compares with {kind}, but {names["target"]} gives {given} for '
+                f'{term.quantity!r}; take another function or target'
+            )
 
 
 class SupervisionGroup(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from projects.occ.structures import Cameras, OccBatch, Rays, VoxelGrid
 
 from .camera_sampler import CameraSampler
-from .camera_strategies import bird_eye_camera
+from .camera_strategies import SensorCameras, bird_eye_camera
 
 
 class SampledCameras(nn.Module):
@@ -40,6 +40,11 @@ class SampledCameras(nn.Module):
     def kinds(self) -> tuple[str, ...]:
         """The kinds of views: ``'cam'`` and, unless switched off, ``'bev'``."""
         return ('cam',) if self.bev_camera is None else ('cam', 'bev')
+
+    @property
+    def gives_real_cameras(self) -> bool:
+        """Whether the cameras are all those of the key frame, unmoved and in their order."""
+        return isinstance(self.sampler.strategy, SensorCameras) and self.sampler.indices == 'all'
 
     @property
     def cull(self) -> dict[str, str | None]:

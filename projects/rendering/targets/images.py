@@ -47,6 +47,9 @@ class ImageTarget(nn.Module, Target):
         ValueError: If nothing is left to compare with, or the key frame is among ``frames``.
     """
 
+    value_kinds = {'depth': 'comparison', 'features': 'class ids'}
+    needs_real_cameras = True
+
     def __init__(
         self,
         grid: VoxelGrid | Mapping[str, Any] | None = None,

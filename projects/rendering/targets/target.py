@@ -1,7 +1,7 @@
 """What renderings are compared with."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -19,10 +19,15 @@ class Target(ABC):
     Attributes:
         reads: Names of the fields of :class:`OccBatch` that it reads.
         quantities: Names of the quantities of :class:`Rendered` that it has values for.
+        value_kinds: What the value of a quantity is, if it is no ``'image'`` shaped like the rendered one: ``'class ids'`` of
+            pixels, or a ``'comparison'`` with other images.
+        needs_real_cameras: Whether its values belong to all cameras of the key frame, unmoved and in their order.
     """
 
     reads: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
+    value_kinds: Mapping[str, str] = {}
+    needs_real_cameras: bool = False
 
     def known(self, batch: OccBatch) -> Tensor | None:
         """(B, X, Y, Z) bool, voxels that prediction and target may show, or None for all."""
