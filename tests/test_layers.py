@@ -65,6 +65,7 @@ ALLOWED = {
     # the example stands for a user's code: parts of a family, and a loop of its own that calls GaussRender
     'projects.example_model': (STRUCTURES, 'projects.occ.models', *MM),
     'projects.example_model.voxel_network': (STRUCTURES,),
+    'projects.example_model.silhouettes': (STRUCTURES, 'projects.rendering', *MM),
     'projects.example_model.bare_loop': (STRUCTURES, 'projects.example_model.voxel_network', 'projects.gaussrender'),
 }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from projects.example_model import bare_loop
 from projects.example_model.voxel_network import ProjectAndAverage
@@ -64,9 +65,10 @@ def test_a_voxel_gets_the_features_where_its_centre_projects_to():
                 torch.testing.assert_close(volume[0, :, index, iy, iz], expected)
 
 
-@pytest.mark.parametrize('suffix', ['', '_gaussrender'])
-def test_config_learns_and_renders_only_with_the_block(repo_root, suffix):
+@pytest.mark.parametrize('suffix, terms', [('', set()), ('_gaussrender', RENDERED), ('_silhouettes', {'loss_silhouette'})])
+def test_config_learns_and_renders_only_with_the_block(repo_root, suffix, terms):
     cfg = Config.fromfile(repo_root / CONFIG.format(suffix))
+    import_modules_from_strings(**cfg.custom_imports)
     model = MODELS.build(cfg.model)
     model.init_weights()
     cameras = bare_loop.make_cameras(1)
@@ -82,7 +84,7 @@ def test_config_learns_and_renders_only_with_the_block(repo_root, suffix):
     totals = []
     for _ in range(6):
         losses = model(batch['inputs'], batch['data_samples'], mode='loss')
-        assert {name for name in losses if 'render' in name} == (RENDERED if suffix else set())
+        assert {name for name in losses if not name.startswith('loss_occ')} == terms
         total = sum(losses.values())
         optimizer.zero_grad()
         total.backward()
@@ -94,12 +96,13 @@ def test_config_learns_and_renders_only_with_the_block(repo_root, suffix):
     assert predicted.pred_occ.shape == model.grid.shape
 
 
-def test_the_document_shows_the_files_as_they_are(repo_root):
-    text = (repo_root / 'docs/add_a_model.md').read_text()
+@pytest.mark.parametrize('document, number', [('add_a_model', 4), ('add_a_supervision', 2)])
+def test_the_document_shows_the_files_as_they_are(repo_root, document, number):
+    text = (repo_root / f'docs/{document}.md').read_text()
     blocks = re.findall(r'<!-- file: (\S+) -->\n```python\n(.*?)```', text, re.DOTALL)
-    assert len(blocks) >= 4
+    assert len(blocks) >= number
     for name, code in blocks:
-        assert code.strip() in (repo_root / name).read_text(), f'{name} is not what docs/add_a_model.md shows'
+        assert code.strip() in (repo_root / name).read_text(), f'{name} is not what docs/{document}.md shows'
 
 
 def test_commands_of_the_document_name_existing_files(repo_root):
