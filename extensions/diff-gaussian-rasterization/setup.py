@@ -1,4 +1,4 @@
-"""Build of the rasteriser. Nothing here runs at import time of the package.
+"""Build of the rasteriser and the ray marcher. Nothing here runs at import time of the package.
 
 Environment:
     BUILD_EXT=0            install the PyTorch reference only; needs neither compiler nor torch at build time.
@@ -105,7 +105,7 @@ def extension():
     kind = CppExtension
     if not obstacle:
         kind = CUDAExtension
-        sources.append('csrc/rasterize_cuda.cu')
+        sources += sorted(glob.glob('csrc/*.cu', root_dir=HERE))
         macros.append(('RASTER_CUDA_ARCHS', f'"{os.environ.get("TORCH_CUDA_ARCH_LIST", "of this machine").replace(";", " ")}"'))
         arguments['nvcc'] = [
             '-O3',

@@ -20,7 +20,7 @@ import torch, gaussian_rasterization as g
 config = g.build_config()
 assert config['cuda'] and config['cpu'] and config['default']['cuda'] == 'cuda', config
 assert config['cuda_archs'] == '8.0 9.0' and config['cuda_obstacle'] is None, config
-for name in ('render', 'render_backward'):
+for name in ('render', 'render_backward', 'march', 'march_backward'):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f'gaussian_rasterization::{name}', 'CUDA'), name
 """
 
@@ -116,6 +116,9 @@ def test_kernels_on_the_host(kernels_on_the_host):
         'or culling or views_of_one_call or lists_without or compile) and not cuda',
         'test_raster_behaviour.py': 'cpu and not huge',
         'test_raster_gradients.py': 'cpu',
+        'test_march_backends.py': 'cpu and not order_of_rays and not large_grid or opcheck or operator_checks',
+        'test_march_behaviour.py': 'cpu',
+        'test_march_golden.py': 'cpu',
     }
     for name, expression in chosen.items():
         test = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--import-mode=importlib', str(ROOT / 'tests' / name)]

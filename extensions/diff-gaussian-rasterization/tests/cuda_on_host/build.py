@@ -58,15 +58,14 @@ def build(folder):
     package, sources = Path(folder) / 'gaussian_rasterization', Path(folder) / 'csrc'
     shutil.copytree(ROOT / 'gaussian_rasterization', package, ignore=shutil.ignore_patterns('*.so', '__pycache__'))
     shutil.copytree(ROOT / 'csrc', sources)
-    for path in (*sources.glob('*.cuh'), sources / 'rasterize_cuda.cu'):
+    for path in (*sources.glob('*.cuh'), *sources.glob('*.cu')):
         path.write_text(translate(path.read_text()))
-    (sources / 'rasterize_cuda.cu').rename(sources / 'cuda.cpp')
     (sources / 'kernels.cpp').write_text(KERNELS)
     torch_root = Path(torch.__file__).parent
     flags = ['-std=c++17', '-O1', '-fPIC', '-shared', '-ffp-contract=off', '-w', *os.environ.get('RASTER_CXXFLAGS', '').split()]
     flags += [f'-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}']
     flags += [f'-I{path}' for path in (HERE, torch_root / 'include', torch_root / 'include/torch/csrc/api/include')]
-    files = [sources / name for name in ('cuda.cpp', 'kernels.cpp', 'bindings.cpp')]
+    files = ['-x', 'c++', *sorted(sources.glob('*.cu')), sources / 'kernels.cpp', sources / 'bindings.cpp', '-x', 'none']
     command = [os.environ.get('CXX', 'c++'), *flags, *files, f'-L{torch_root / "lib"}', '-lc10', '-ltorch', '-ltorch_cpu']
     subprocess.run([*command, '-o', package / '_C.so'], check=True)
 
