@@ -68,7 +68,7 @@ struct MarchInputs {
 
   // Rays whose samples fit into the budget, at `numbers` of four bytes per sample.
   int64_t chunk(int numbers) const {
-    const int64_t samples = std::max<int64_t>(1, row_bytes() / (4 * (int64_t)numbers));
+    const int64_t samples = std::max<int64_t>(1, row_bytes(1ll << 30) / (4 * (int64_t)numbers));
     return std::max<int64_t>(1, std::min({call.rays, samples / call.samples, (int64_t)INT32_MAX / call.samples}));
   }
 

@@ -145,14 +145,24 @@ def benchmark(args, part):
     return dict(report=out.with_suffix('.json').name)
 
 
-def sanitize(args, check, scenes):
+def march(args):
+    """The ray marcher on rays and volumes of real size."""
+    out = args.out / 'march_cuda'
+    small = ['--rays', '640', '--repeats', '1'] if args.rehearse else ['--repeats', '20']
+    python(
+        args, ROOT / 'benchmarks/bm_march.py', '--backend', args.backend, '--threads', '1', '--no-peers', *small, '--out', out
+    )
+    return dict(report=out.with_suffix('.json').name)
+
+
+def sanitize(args, check, scenes, script='fuzz.py'):
     """compute-sanitizer over hostile scenes. A machine whose driver does not let it in is noted, not failed."""
     homes = [os.environ.get('CUDA_HOME'), '/usr/local/cuda']
     places = [Path(home) / part for home in filter(None, homes) for part in ('bin', 'compute-sanitizer')]
     tool = shutil.which('compute-sanitizer', path=os.pathsep.join([os.environ.get('PATH', ''), *map(str, places)]))
     if tool is None or args.rehearse:
         return dict(skipped='compute-sanitizer is not installed' if tool is None else 'compute-sanitizer needs a GPU')
-    fuzz = [sys.executable, ROOT / 'tests/fuzz.py', '--backend', 'cuda', '--scenes', str(scenes)]
+    fuzz = [sys.executable, ROOT / 'tests' / script, '--backend', 'cuda', '--scenes', str(scenes)]
     fuzz += ['--seconds', str(args.limit - 20)]
     # every tensor has an allocation of its own, so that reading behind its end is seen
     command = [tool, '--tool', check, '--error-exitcode', '1', *fuzz]
@@ -164,10 +174,10 @@ def sanitize(args, check, scenes):
     return dict(scenes=int(re.findall(r'(\d+) scenes, all fine', output)[-1]))
 
 
-def fuzz(args, seconds):
+def fuzz(args, seconds, script='fuzz.py'):
     """Hostile scenes at full speed."""
     seconds = 3 if args.rehearse else seconds
-    output = python(args, ROOT / 'tests/fuzz.py', '--backend', args.backend, '--seconds', str(seconds))
+    output = python(args, ROOT / 'tests' / script, '--backend', args.backend, '--seconds', str(seconds))
     return dict(scenes=int(re.findall(r'(\d+) scenes, all fine', output)[-1]))
 
 
@@ -187,9 +197,13 @@ STEPS = {
     'test': Step(step_test, 60, 150),
     'profile': Step(step_profile, 30, 90),
     'nuscenes': Step(lambda args: benchmark(args, 'nuscenes'), 70, 150),
+    'march': Step(march, 25, 90),
     'peers': Step(lambda args: benchmark(args, 'peers'), 70, 150),
     'memcheck': Step(lambda args: sanitize(args, 'memcheck', 25), 60, 100),
     'racecheck': Step(lambda args: sanitize(args, 'racecheck', 15), 60, 100),
+    'march-memcheck': Step(lambda args: sanitize(args, 'memcheck', 25, 'march_fuzz.py'), 40, 80),
+    'march-racecheck': Step(lambda args: sanitize(args, 'racecheck', 15, 'march_fuzz.py'), 40, 80),
+    'march-fuzz': Step(lambda args: fuzz(args, 15, 'march_fuzz.py'), 20, 50),
     'kitti360': Step(lambda args: benchmark(args, 'kitti360'), 60, 150),
     'fuzz': Step(lambda args: fuzz(args, 40), 45, 80),
     'long-memcheck': Step(lambda args: sanitize(args, 'memcheck', 1000), 300, 540, True),
