@@ -284,11 +284,12 @@ def peer_table(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*STEPS, *GROUPS]
-    parser.add_argument('steps', nargs='*', default=['short'], choices=names, metavar='STEP', help=' '.join(names))
+    parser.add_argument('steps', nargs='*', default='short', choices=names, metavar='STEP', help=' '.join(names))
     parser.add_argument('--build', type=Path, default=REPO / 'build/gpu-check', help='folder of the library')
     parser.add_argument('--out', type=Path, default=REPO / 'docs/benchmarks', help='folder of the results')
     parser.add_argument('--rehearse', action='store_true', help='without a GPU: the CPU backend in tiny sizes')
     args = parser.parse_args()
+    args.steps = [args.steps] if isinstance(args.steps, str) else args.steps  # argparse checks the default like a choice
     args.backend = 'cpu' if args.rehearse else 'cuda'
     args.build, args.out = args.build.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
