@@ -4,21 +4,10 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/datasets/synthetic-surroundocc.py',
     '../_base_/models/surroundocc_tiny.py',
+    '../_base_/schedules/adamw_10e_tiny.py',
 ]
 
 model = dict(grid=_base_.grid, occ_head=dict(loss_occ=dict(class_weights=_base_.class_weights)))
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-2),
-    clip_grad=dict(max_norm=35, norm_type=2),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1.0 / 3, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-2, by_epoch=True, begin=0, end=10, T_max=10, convert_to_iter_based=True),
-]
 train_dataloader = dict(batch_size=2)
-train_cfg = dict(type='ResumableTrainLoop', max_epochs=10, val_interval=10)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 default_hooks = dict(logger=dict(interval=10))

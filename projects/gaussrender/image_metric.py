@@ -13,6 +13,7 @@ from terminaltables import AsciiTable
 from torch import Tensor
 
 from projects.occ.evaluation.functional import ABSENT_POLICIES, depth_errors, summarize_images, voxel_confusion
+from projects.occ.evaluation.functional.report import percent, sample_name
 from projects.occ.structures import Cameras, VoxelGrid
 from projects.rendering.fields import ABSENT_LOGIT, check_logits
 
@@ -90,7 +91,7 @@ class RenderedImageMetric(BaseMetric):
         for sample in data_samples:
             for key, remedy in (('gt_occ', 'load it with LoadOccLabels'), ('pred_occ', 'the model must write it in predict')):
                 if sample.get(key) is None:
-                    raise ValueError(f'sample {_name(sample)} has no {key!r}: {remedy}')
+                    raise ValueError(f'sample {sample_name(sample)} has no {key!r}: {remedy}')
             pred = self._prediction(sample)[None]
             gt = torch.as_tensor(sample['gt_occ'])[None].to(pred.device)
             logits = None if sample.get('pred_logits') is None else self._logits(sample['pred_logits'], pred)
@@ -130,7 +131,7 @@ class RenderedImageMetric(BaseMetric):
 
     def _prediction(self, sample: dict) -> Tensor:
         """``pred_occ`` as (X, Y, Z) int64."""
-        origin = f'pred_occ of sample {_name(sample)}'
+        origin = f'pred_occ of sample {sample_name(sample)}'
         pred = torch.as_tensor(sample['pred_occ'])
         if pred.is_floating_point() or tuple(pred.shape) != self.grid.shape:
             raise ValueError(
@@ -197,11 +198,11 @@ class RenderedImageMetric(BaseMetric):
         rows = [['class', *({'img': 'cameras', 'bev': "bird's eye"}[key] for key in columns)]]
         for c, name in enumerate(grid.class_names):
             note = ' (free, not in mIoU)' if c == grid.free_index else ''
-            rows.append([name + note, *(_percent(summary[f'{key}_per_class'][c]) for key in columns)])
+            rows.append([name + note, *(percent(summary[f'{key}_per_class'][c]) for key in columns)])
         table = AsciiTable(rows)
         table.justify_columns = {1: 'right', 2: 'right'}
         names = [f'{key}_{what}' for key in columns for what in ('mIoU', 'IoU')]
-        values = [f'{name} {_percent(summary[name])}' for name in names]
+        values = [f'{name} {percent(summary[name])}' for name in names]
         return '\n'.join([*lines, table.table, ' | '.join([*values, f'depth_L1 {summary["depth_L1"]:.3f} m'])])
 
 
@@ -209,21 +210,13 @@ def _cameras(sample: dict) -> Cameras:
     """The real cameras of a sample: uncropped original images with their own intrinsics, on the CPU, float32."""
     for key in ('ref2cam', 'cam2img', 'ori_img_wh'):
         if sample.get(key) is None:
-            raise ValueError(f'sample {_name(sample)} has no {key!r}, which rendering needs; PackOccInputs writes it')
+            raise ValueError(f'sample {sample_name(sample)} has no {key!r}, which rendering needs; PackOccInputs writes it')
     ref2cam, K = (torch.from_numpy(np.asarray(sample[key], dtype=np.float32))[None] for key in ('ref2cam', 'cam2img'))
     sizes = torch.from_numpy(np.rint(np.asarray(sample['ori_img_wh'])).astype(np.int64))[None]
-    return Cameras(ref2cam, K, sizes).checked(f'sample {_name(sample)}')
+    return Cameras(ref2cam, K, sizes).checked(f'sample {sample_name(sample)}')
 
 
 def _confusion(pred: Tensor, gt: Tensor, num_classes: int) -> np.ndarray:
     """(C, C) counts of the most likely classes of two class images (..., C)."""
     ids = (images.argmax(-1).to(torch.uint8).cpu().numpy() for images in (pred, gt))
     return voxel_confusion(*ids, num_classes, ignore_index=None)
-
-
-def _name(sample: dict) -> str:
-    return str(sample.get('token', '<without token>'))
-
-
-def _percent(value: float) -> str:
-    return '-' if np.isnan(value) else f'{100 * value:.2f}'

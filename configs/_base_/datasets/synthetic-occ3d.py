@@ -14,19 +14,8 @@ grid = dict(
 data_root = 'data/synthetic/'
 image_wh = [200, 112]
 
-train_pipeline = [
-    dict(type='LoadMultiViewImages'),
-    dict(type='LoadOccLabels'),
-    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True),
-    dict(type='MultiViewPhotoMetricDistortion'),
-    dict(type='PackOccInputs'),
-]
-test_pipeline = [
-    dict(type='LoadMultiViewImages'),
-    dict(type='LoadOccLabels'),
-    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=False),
-    dict(type='PackOccInputs'),
-]
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[2].final_wh = test_pipeline[2].final_wh = image_wh  # of ResizeCropFlipImages
 
 train_dataloader = dict(
     num_workers=0,

@@ -16,19 +16,8 @@ image_wh = [352, 96]
 # The images are small, so the calibration is that of the files; all training scenes are in one drive.
 calibration = 'calibration'
 
-train_pipeline = [
-    dict(type='LoadMultiViewImages'),
-    dict(type='LoadSSCBenchLabels'),
-    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True),
-    dict(type='MultiViewPhotoMetricDistortion'),
-    dict(type='PackOccInputs'),
-]
-test_pipeline = [
-    dict(type='LoadMultiViewImages'),
-    dict(type='LoadSSCBenchLabels'),
-    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=False),
-    dict(type='PackOccInputs'),
-]
+train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
+train_pipeline[2].final_wh = test_pipeline[2].final_wh = image_wh  # of ResizeCropFlipImages
 
 train_dataloader = dict(
     num_workers=0,

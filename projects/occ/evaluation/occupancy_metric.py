@@ -15,6 +15,7 @@ from ..structures import VoxelGrid
 from ..structures.benchmarks import get_benchmark
 from ..structures.masks import MASK_FIELDS
 from .functional import ABSENT_POLICIES, summarize_confusion, voxel_confusion
+from .functional.report import percent, sample_name
 
 
 @METRICS.register_module()
@@ -80,7 +81,7 @@ class OccupancyMetric(BaseMetric):
         for sample in data_samples:
             gt = self._field(sample, 'gt_occ', 'load it with LoadOccLabels in the test pipeline')
             pred = self._field(sample, 'pred_occ', 'the model must write it in predict')
-            self.grid.check_labels(gt, origin=f'gt_occ of sample {_name(sample)}')
+            self.grid.check_labels(gt, origin=f'gt_occ of sample {sample_name(sample)}')
             hist = voxel_confusion(pred, gt, self.grid.num_classes, self._mask_of(sample), self.grid.ignore_index)
             self.results.append(hist)
 
@@ -113,7 +114,7 @@ class OccupancyMetric(BaseMetric):
     def _field(self, sample: dict, key: str, remedy: str) -> np.ndarray:
         value = sample.get(key)
         if value is None:
-            raise ValueError(f'sample {_name(sample)} has no {key!r}: {remedy}')
+            raise ValueError(f'sample {sample_name(sample)} has no {key!r}: {remedy}')
         # bytes are compared and counted faster as arrays
         return value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
@@ -156,20 +157,12 @@ class OccupancyMetric(BaseMetric):
         for c, name in enumerate(grid.class_names):
             note = ' (free, not in mIoU)' if c == grid.free_index else ''
             value = summary['per_class'][c]
-            rows.append([name + note, _percent(value), int(hist[c].sum()), int(hist[:, c].sum())])
+            rows.append([name + note, percent(value), int(hist[c].sum()), int(hist[:, c].sum())])
         table = AsciiTable(rows)
         table.justify_columns = {1: 'right', 2: 'right', 3: 'right'}
         lines.append(table.table)
-        parts = [f'mIoU {_percent(summary["mIoU"])} (mean over {summary["num_averaged"]} of {grid.num_classes - 1} classes)']
+        parts = [f'mIoU {percent(summary["mIoU"])} (mean over {summary["num_averaged"]} of {grid.num_classes - 1} classes)']
         for key in ('IoU', 'precision', 'recall', 'mIoU_with_free'):
-            parts.append(f'{key} {_percent(summary[key])}')
+            parts.append(f'{key} {percent(summary[key])}')
         lines.append(' | '.join(parts))
         return '\n'.join(lines)
-
-
-def _percent(value: float) -> str:
-    return '-' if np.isnan(value) else f'{100 * value:.2f}'
-
-
-def _name(sample: dict) -> str:
-    return str(sample.get('token', '<without token>'))

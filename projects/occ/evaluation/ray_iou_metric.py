@@ -13,6 +13,7 @@ from terminaltables import AsciiTable
 from ..structures import VoxelGrid
 from ..structures.benchmarks import get_benchmark
 from .functional import RayCounts, count_rays, origins_by_token, summarize_rays
+from .functional.report import percent
 from .ray_origin_files import read_ray_origins
 
 PUBLISHED_PRESET = 'occ3d'
@@ -131,18 +132,14 @@ class RayIoUMetric(BaseMetric):
             )
         rows = [['class', *(f'IoU@{t:g} m' for t in self.thresholds), 'true rays', 'predicted rays']]
         for c in grid.semantic_classes:
-            values = [_percent(value) for value in per_class[:, c]]
+            values = [percent(value) for value in per_class[:, c]]
             rows.append([grid.class_names[c], *values, int(counts.gt[c]), int(counts.pred[c])])
         table = AsciiTable(rows)
         table.justify_columns = {i: 'right' for i in range(1, len(rows[0]))}
-        return '\n'.join([*lines, table.table, ' | '.join(f'{key} {_percent(value)}' for key, value in summary.items())])
+        return '\n'.join([*lines, table.table, ' | '.join(f'{key} {percent(value)}' for key, value in summary.items())])
 
 
 def _whole_dataset(config: Mapping[str, Any]):
     """The data set of a config with all its frames and without a pipeline."""
     config = {key: value for key, value in config.items() if key not in ('indices', 'subset')}
     return DATASETS.build({**config, 'pipeline': [], 'test_mode': True})
-
-
-def _percent(value: float) -> str:
-    return '-' if np.isnan(value) else f'{100 * value:.2f}'
