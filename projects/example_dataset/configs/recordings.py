@@ -21,7 +21,7 @@ image_wh = [160, 96]
 train_pipeline = [
     dict(type='LoadMultiViewImages'),
     dict(type='LoadOccLabels', masks=[]),  # the files hold no visibility masks
-    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True),
+    dict(type='ResizeCropFlipImages', final_wh=image_wh, training=True, relative=True),
     dict(type='MultiViewPhotoMetricDistortion'),
     dict(type='PackOccInputs'),
 ]
