@@ -260,6 +260,13 @@ def evaluate(args: argparse.Namespace) -> None:
     metrics = build_metrics(args, preset, grid, cfg)
     predictions = index_predictions(args.pred)
     frames = find_frames(args, cfg)
+    names = {frame.token: frame for frame in frames}
+    if len(names) < len(frames):
+        twice = next(frame for frame in frames if names[frame.token] is not frame)
+        raise OccError(
+            f'{len(frames) - len(names)} tokens have several labels and would count several times, such as {twice.token}: '
+            f'{twice.label} and {names[twice.token].label}; keep one of them below --gt'
+        )
     matched, extra = match_predictions({frame.token: frame.names for frame in frames}, predictions)
     if not matched:
         raise OccError(
@@ -289,6 +296,11 @@ def evaluate(args: argparse.Namespace) -> None:
     results: dict[str, Any] = {}
     for metric in metrics:
         results.update(metric.evaluate(len(scored)))
+    if all(np.isnan(value) for key, value in results.items() if key.split('/')[-1] in ('mIoU', 'IoU')):
+        raise OccError(
+            f'nothing was counted: every voxel of the {len(scored)} labels is ignored, or lies outside the mask '
+            f'{preset.mask!r} that preset {preset.name!r} scores with; labels made without cameras have an empty camera mask'
+        )
     warn_if_free_space_is_elsewhere(counts, preset)
     report = dict(
         results,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from unittest import mock
@@ -278,6 +279,24 @@ def test_labels_without_scenes_that_have_no_prediction_are_counted(tool, tmp_pat
     assert '1 more labels, of scenes without any prediction or without a known scene, are left out' in capsys.readouterr().out
     written = json.loads((tmp_path / 'm.json').read_text())
     assert written['frames'] == written['left_out_labels'] == 1 and written['missing_frames'] == []
+
+
+def test_a_token_with_two_labels_does_not_count_twice(tool, tmp_path, capsys):
+    arguments = full_size(tmp_path, 'occ3d')
+    shutil.copytree(tmp_path / 'gt' / 'scene-0001' / 'token0', tmp_path / 'gt' / 'scene-0002' / 'token0')
+    assert tool.main(arguments) == 1
+    message = last_line(capsys)
+    assert 'token0' in message and 'scene-0001' in message and 'scene-0002' in message
+
+
+def test_labels_of_which_nothing_counts_are_an_error(tool, tmp_path, capsys):
+    arguments = full_size(tmp_path, 'occ3d')
+    grid = get_benchmark('occ3d').grid
+    for path in (tmp_path / 'gt').rglob('labels.npz'):
+        nowhere = np.zeros(grid.shape, dtype=bool)
+        write_occ3d_label(path, np.load(path)['semantics'], nowhere, nowhere)
+    assert tool.main([*arguments, '--out', str(tmp_path / 'm.json')]) == 1
+    assert last_line(capsys).startswith('error: nothing was counted') and not (tmp_path / 'm.json').exists()
 
 
 def test_origins_without_the_frames_that_are_scored(tool, tmp_path, capsys):

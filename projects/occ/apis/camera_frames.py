@@ -194,11 +194,31 @@ def _images(images: list, folder: str | os.PathLike, what: str) -> list:
         return images
     if any(paths):
         raise ValueError(f'{what}: images must be all paths or all arrays')
+    if any(hasattr(image, 'convert') for image in images):
+        raise ValueError(
+            f'{what}: PIL images are RGB, BGR is expected: give numpy.asarray(image.convert("RGB"))[..., ::-1], or the path'
+        )
     arrays = [np.asarray(image) for image in images]
     for i, array in enumerate(arrays):
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in 'uif':
             raise ValueError(f'{what}: image {i} must be an array (H, W, 3) in 0..255, BGR, got {array.dtype} {array.shape}')
+    for array in arrays:
+        _check_values(array, what)
     return [array if array.dtype == np.uint8 else array.astype(np.float32) for array in arrays]
+
+
+def _check_values(image: np.ndarray, what: str) -> None:
+    """Raises ValueError unless pixels are numbers in 0..255, and not those of a picture in 0..1 or of more than 8 bits."""
+    if image.dtype == np.uint8 or image.size == 0:
+        return
+    low, high = (float(image.min()), float(image.max())) if image.dtype.kind in 'iuf' else (float('nan'), float('nan'))
+    if not (0 <= low and high <= 255):
+        raise ValueError(
+            f'{what}: pixels must be numbers in 0..255, got {image.dtype} from {low:g} to {high:g}; scale images of more '
+            'than 8 bits, and undo a normalisation'
+        )
+    if image.dtype.kind == 'f' and 0 < high <= 1:
+        raise ValueError(f'{what}: pixels must be in 0..255, but {image.dtype} up to {high:g} looks like 0..1: multiply by 255')
 
 
 def _depth(item: Any, folder: str | os.PathLike, what: str) -> np.ndarray:

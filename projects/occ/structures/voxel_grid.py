@@ -70,6 +70,16 @@ class VoxelGrid:
             raise ValueError(f'grid.class_names must name every class including the free one, got {names}')
         if not 0 <= self.free_index < len(names):
             raise ValueError(f'grid.free_index must lie in 0..{len(names) - 1}, got {self.free_index}')
+        # labels are stored in eight bits, in files and in memory
+        if len(names) > 255:
+            raise ValueError(
+                f'grid.class_names lists {len(names)} classes; ids have 8 bits and one is ignored, so 255 are the most'
+            )
+        if self.ignore_index not in range(256):
+            raise ValueError(
+                f'grid.ignore_index must lie in 0..255, because ids have 8 bits, got {self.ignore_index}; use 255 and write '
+                'it into the labels instead'
+            )
         if 0 <= self.ignore_index < len(names):
             raise ValueError(f'grid.ignore_index {self.ignore_index} is also the class {names[self.ignore_index]!r}')
         fields = dict(point_cloud_range=pc_range, voxel_size=size, shape=shape, class_names=names, ahead=ahead)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from projects.occ.apis.camera_frames import CameraFrame, read_frames
 
@@ -130,3 +131,24 @@ def test_the_example_of_the_documents(tmp_path, repo_root):
     assert example.token == 'drive-07/000123'
     # ten metres ahead of the front camera lie on its optical axis
     np.testing.assert_allclose(example.ref2cam[0] @ [11.7, 0.02, 1.51, 1], [0, 0, 10, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ('image', 'told'),
+    [
+        (np.full((60, 100, 3), 0.5, np.float32), '0..1'),
+        (np.full((60, 100, 3), 4000, np.uint16), '4000'),
+        (np.full((60, 100, 3), np.nan), 'nan'),
+        (np.full((60, 100, 3), -2.1, np.float32), '-2.1'),
+    ],
+)
+def test_pixels_of_another_range_are_refused(image, told):
+    with pytest.raises(ValueError, match=told):
+        CameraFrame.parse(frame(images=[image] * 2))
+
+
+def test_pixels_in_range_pass_and_pil_images_are_refused():
+    for dtype in (np.uint8, np.uint16, np.float32):
+        assert len(CameraFrame.parse(frame(images=[np.full((60, 100, 3), 200, dtype)] * 2)).images) == 2
+    with pytest.raises(ValueError, match='PIL.*RGB'):
+        CameraFrame.parse(frame(images=[Image.new('RGB', (100, 60))] * 2))

@@ -51,6 +51,10 @@ def test_one_size_per_axis():
         (dict(frame='velodyne'), "got 'velodyne'"),
         (dict(free_index=18), r'must lie in 0\.\.17, got 18'),
         (dict(ignore_index=3), "also the class 'class_3'"),
+        # both would wrap in uint8 volumes, without a word
+        (dict(ignore_index=-1), 'grid.ignore_index must lie in 0..255'),
+        (dict(ignore_index=256), 'grid.ignore_index must lie in 0..255'),
+        (dict(class_names=[f'class_{i}' for i in range(256)], ignore_index=300), 'lists 256 classes'),
         (dict(class_names=[]), 'must name every class'),
     ],
 )
