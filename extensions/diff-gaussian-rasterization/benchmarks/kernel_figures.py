@@ -7,6 +7,7 @@ multiprocessor by registers, shared memory and warps, times their warps, over 64
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -25,9 +26,11 @@ LIMITS = {
 
 
 def find_tool(name='cuobjdump'):
-    """Path of a tool of the CUDA toolkit, or None."""
-    homes = filter(None, [os.environ.get('CUDA_HOME'), '/usr/local/cuda'])
-    return shutil.which(name, path=os.pathsep.join([os.environ.get('PATH', ''), *(str(Path(home) / 'bin') for home in homes)]))
+    """Path of a tool of the CUDA toolkit, or None. Triton, which torch for CUDA brings along, has one of its own."""
+    homes = [Path(home) / 'bin' for home in filter(None, [os.environ.get('CUDA_HOME'), '/usr/local/cuda'])]
+    triton = importlib.util.find_spec('triton')
+    homes += [Path(root) / 'backends/nvidia/bin' for root in (triton.submodule_search_locations if triton else [])]
+    return shutil.which(name, path=os.pathsep.join([os.environ.get('PATH', ''), *map(str, homes)]))
 
 
 def occupancy(arch, registers, shared, threads):

@@ -81,7 +81,7 @@ __device__ __forceinline__ void write_rectangle(const Views& views, const Pixel&
 // N = 0: labels, with (width, THREADS + 1) floats of dynamic shared memory for the sums.
 template <int N>
 __global__ void __launch_bounds__(THREADS, N > 24   ? 2
-                                           : N > 16 ? 3
+                                           : N > 12 ? 3
                                                     : 4) blend_kernel(Tiles tiles, Images out, int c0, int width) {
   constexpr int BATCH = 64, ROOM = N > 0 ? N : 1, SUM_STRIDE = THREADS + 1;  // odd: no two channels of a pixel in one bank
   __shared__ Entry entries[BATCH];
