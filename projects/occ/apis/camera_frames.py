@@ -73,6 +73,8 @@ class CameraFrame:
         name = frame.get('token') if isinstance(frame, Mapping) else None
         what = f'frame {index if name is None else name!r}'
         _check_keys(frame, what)
+        if not isinstance(name, (str, int, type(None))):
+            raise ValueError(f'{what:.100}: token must be a text, got {type(name).__name__}')
         token = f'frame_{index:06d}' if name is None else str(name)
         name_to_path(token)
         images = _list(frame['images'], f'{what}: images')
@@ -83,8 +85,9 @@ class CameraFrame:
             raise ValueError(f'{what}: cam2img must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with positive fx, fy in pixels')
         key = 'cam2ref' if 'cam2ref' in frame else 'ref2cam'
         matrices = _rigid(_matrices(frame[key], count, 4, f'{what}: {key}'), f'{what}: {key}')
-        names = [f'camera_{i}' for i in range(count)] if frame.get('cam_names') is None else list(frame['cam_names'])
-        if len(names) != count or len(set(names)) != count:
+        names = frame.get('cam_names')
+        names = [f'camera_{i}' for i in range(count)] if names is None else _list(names, f'{what}: cam_names')
+        if not all(isinstance(name, str) for name in names) or len(names) != count or len(set(names)) != count:
             raise ValueError(f'{what}: cam_names must be {count} different names, one per image, got {names}')
         depth = frame.get('depth')
         if depth is not None:
@@ -119,7 +122,9 @@ def read_frames(path: str | os.PathLike) -> list[CameraFrame]:
         raise FileNotFoundError(f'input file {str(path)!r} does not exist')
     try:
         content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f'{path}: not a JSON file of frames (it is nested too deeply)') from None
+    except ValueError as error:  # no JSON, no text, numbers of thousands of digits
         raise ValueError(f'{path}: not a JSON file ({error})') from error
     if isinstance(content, Mapping) and 'frames' in content:
         if len(content) > 1:
@@ -161,7 +166,7 @@ def _list(values: Any, what: str) -> list:
 def _matrices(values: Any, count: int, size: int, what: str) -> np.ndarray:
     try:
         matrices = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         raise ValueError(f'{what} must be {count} matrices of {size} x {size} numbers') from None
     if matrices.ndim == 3 and matrices.shape[1:] == (size, size) and len(matrices) != count:
         raise ValueError(f'{what}: {count} images, but {len(matrices)} matrices; give one per camera in the same order')
@@ -189,8 +194,8 @@ def _images(images: list, folder: str | os.PathLike, what: str) -> list:
     if all(paths):
         images = [str(Path(folder) / image) for image in images]
         for path in images:
-            if not Path(path).is_file():
-                raise FileNotFoundError(f'{what}: image {path!r} does not exist')
+            if not _is_file(path):
+                raise FileNotFoundError(f'{what}: image {path!r:.300} does not exist')
         return images
     if any(paths):
         raise ValueError(f'{what}: images must be all paths or all arrays')
@@ -198,7 +203,7 @@ def _images(images: list, folder: str | os.PathLike, what: str) -> list:
         raise ValueError(
             f'{what}: PIL images are RGB, BGR is expected: give numpy.asarray(image.convert("RGB"))[..., ::-1], or the path'
         )
-    arrays = [np.asarray(image) for image in images]
+    arrays = [_array(image, f'{what}: image {i}') for i, image in enumerate(images)]
     for i, array in enumerate(arrays):
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in 'uif':
             raise ValueError(f'{what}: image {i} must be an array (H, W, 3) in 0..255, BGR, got {array.dtype} {array.shape}')
@@ -221,12 +226,26 @@ def _check_values(image: np.ndarray, what: str) -> None:
         raise ValueError(f'{what}: pixels must be in 0..255, but {image.dtype} up to {high:g} looks like 0..1: multiply by 255')
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name that no disk takes
+        return False
+
+
+def _array(values: Any, what: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f'{what} is no array of numbers ({error})') from error
+
+
 def _depth(item: Any, folder: str | os.PathLike, what: str) -> np.ndarray:
     if isinstance(item, (str, os.PathLike)):
         path = Path(folder) / item
         arrays = load_arrays(path, what, 'name an .npy file of metres (H, W)')
         item = arrays.get('', np.zeros(0))
-    depth = np.asarray(item)
+    depth = _array(item, what)
     if depth.ndim != 2 or depth.dtype.kind not in 'uif' or not np.isfinite(depth).all() or (depth < 0).any():
         raise ValueError(f'{what} must be an array (H, W) of finite metres, 0 where unknown, got {depth.dtype} {depth.shape}')
     return depth.astype(np.float32)

@@ -66,6 +66,15 @@ def read_info_file(
 
 def parse_infos(content: Any, origin: str = 'annotations', with_boxes: bool = False, with_sweeps: bool = False) -> InfoFile:
     """As :func:`read_info_file`, for content that is already in memory; ``origin`` names it in messages."""
+    try:
+        return _parse(content, origin, with_boxes, with_sweeps)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f'{origin}: not an annotation file of a known format ({type(error).__name__}: {error}); see {DOC}'
+        ) from error
+
+
+def _parse(content: Any, origin: str = 'annotations', with_boxes: bool = False, with_sweeps: bool = False) -> InfoFile:
     name = _detect_format(content, origin)
     if name == 'gaussrender':
         return _parse_gaussrender(content, origin)

@@ -152,3 +152,56 @@ def test_pixels_in_range_pass_and_pil_images_are_refused():
         assert len(CameraFrame.parse(frame(images=[np.full((60, 100, 3), 200, dtype)] * 2)).images) == 2
     with pytest.raises(ValueError, match='PIL.*RGB'):
         CameraFrame.parse(frame(images=[Image.new('RGB', (100, 60))] * 2))
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '[' * 100_000,
+        '{"a":' * 100_000,
+        '9' * 10_000,
+        '{"images": ["a"], "cam2img": ' + '[' * 400 + ']' * 400 + '}',
+        json.dumps([[1], [2]]),
+        '\ufeff{}',
+        '{"token": {"a": 1}}',
+        '{"token": "a\\u0000b"}',
+        '{"token": "\\ud800"}',
+    ],
+)
+def test_hostile_files_are_one_sentence(tmp_path, text):
+    (tmp_path / 'frames.json').write_text(text)
+    with pytest.raises(ValueError):
+        read_frames(tmp_path / 'frames.json')
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(cam2img=[[[10**400, 0, 1], [0, 1, 1], [0, 0, 1]]]),
+        dict(cam2img=[[[10**400]]]),
+        dict(cam_names=5),
+        dict(cam_names=[['a']]),
+        dict(cam_names=[5]),
+        dict(cam_names='a'),
+        dict(depth=[[[1.0], [1.0, 2.0]]]),
+        dict(depth=[[[10**400]]]),
+        dict(depth=['cut.npy']),
+        dict(images=['x' * 300]),
+        dict(images=['a\0b']),
+        dict(images=['loop']),
+        dict(images=[[[1], [1, 2]]]),
+        dict(token='x' * 300),
+        dict(token='x/..'),
+        dict(token=['a']),
+    ],
+)
+def test_hostile_values_are_one_sentence(tmp_path, changes):
+    (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+    (tmp_path / 'image.png').write_bytes(b'x')
+    np.save(tmp_path / 'cut.npy', np.ones((4, 4)))
+    (tmp_path / 'cut.npy').write_bytes((tmp_path / 'cut.npy').read_bytes()[:-9])
+    good = dict(images=['image.png'], cam2img=[np.eye(3).tolist()], ref2cam=[np.eye(4).tolist()])
+    CameraFrame.parse(good, tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        CameraFrame.parse(dict(good, **changes), tmp_path)
+    assert len(str(caught.value)) < 1000 and 'projects' in str(caught.traceback[-1].path)

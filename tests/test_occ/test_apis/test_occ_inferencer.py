@@ -169,3 +169,25 @@ def test_the_command(setting, tmp_path, capsys):
     arguments[arguments.index('foo')] = 'cpu'
     assert infer.main([config, 'absent.pth', *arguments]) == 1
     assert "checkpoint 'absent.pth' does not exist" in capsys.readouterr().err
+
+
+def test_the_tool_runs_no_text_of_a_checkpoint_and_refuses_its_objects(setting, tmp_path, capfd):
+    from checkpoint_files import with_code_texts
+
+    mark, frame = tmp_path / 'mark', setting['frame']
+    (tmp_path / 'frames.json').write_text(
+        json.dumps(dict(frame, **{k: np.asarray(frame[k]).tolist() for k in ('cam2img', 'ref2cam')}))
+    )
+    config, common = str(setting['root'] / 'config.py'), (str(tmp_path / 'frames.json'), '--out', str(tmp_path / 'out'))
+    infer = load_tool('infer')
+    bad = with_code_texts(setting['checkpoint'], tmp_path / 'bad.pth', mark)
+    assert infer.main([config, str(bad), *common, '--device', 'cpu', '--no-pictures']) == 0
+    assert (tmp_path / 'out' / 'my' / 'frame.npz').is_file() and not mark.exists()
+
+    class Attack:
+        def __reduce__(self):
+            return Path(mark).touch, ()
+
+    torch.save(dict(state_dict=torch.load(setting['checkpoint'], weights_only=True)['state_dict'], more=Attack()), bad)
+    assert infer.main([config, str(bad), *common, '--device', 'cpu', '--no-pictures']) == 1
+    assert 'nothing was loaded' in capfd.readouterr().err and not mark.exists()

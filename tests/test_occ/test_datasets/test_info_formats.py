@@ -276,3 +276,35 @@ def test_real_v2_file(shared_data):
     assert (shared_data / 'nuscenes_frame' / record.lidar_path.rsplit('/', 1)[-1]).is_file()
     assert len(record.boxes.names) == 68  # of 69, one has no detection class
     assert occ3d_label_path(record) == ''
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        5,
+        [],
+        dict(infos=[], metadata=5),
+        dict(infos=[5], metadata=dict()),
+        dict(infos=[dict(cams=[1])], metadata=dict()),
+        dict(infos=[dict(cams=dict(a=5))], metadata=dict()),
+        dict(infos={}, metadata=[5]),
+        dict(infos=dict(a=5), metadata=[('a', 0)]),
+        dict(metainfo=dict(), data_list=5),
+        dict(metainfo=dict(), data_list=[5]),
+        dict(metainfo=dict(), data_list=[dict(token=['a'])]),
+        dict(metainfo=dict(info_version=10**30), data_list=dict(a=1)),
+    ],
+)
+def test_content_of_any_other_kind_is_one_sentence(content):
+    with pytest.raises(ValueError, match='annotations'):
+        parse_infos(content)
+
+
+@pytest.mark.parametrize(
+    'key, value', [('token', 'x/..'), ('token', 'a\0b'), ('token', 5), ('scene_name', '../x'), ('timestamp', 10**400)]
+)
+def test_names_and_numbers_of_frames_are_checked_where_they_are_read(formats, key, value):
+    content = formats.styles['occ-1.0']([formats.RawFrame(index) for index in range(3)])
+    content['data_list'][1][key] = value
+    with pytest.raises(ValueError, match='frame 1'):
+        parse_infos(content)
