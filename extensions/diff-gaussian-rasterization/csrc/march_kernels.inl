@@ -6,12 +6,16 @@ namespace {
 
 #include "simd.inl"
 
+#include "march_vectors.inl"
+
 #include "march_trace.inl"
 
 // Runs of samples in one cell, and the voxels that the ray meets. Samples that do not count are passed by if `counted_only`.
 FN int find_runs(const MarchVolume& v, const Scratch& s, int used, bool counted_only, const MarchRegions* regions,
                  int& voxels) {
   int runs = 0, met = 1;
+  int32_t offset[8];
+  for (int c = 0; c < 8; ++c) offset[c] = (c & 4 ? v.size[1] * v.size[2] : 0) + (c & 2 ? v.size[2] : 0) + (c & 1);
   int32_t x = -2, y = 0, z = 0;
   for (int i = 0; i < used; ++i) {
     if (!s.inside[i] || (counted_only && s.active[i] == 0.0f)) continue;
@@ -21,22 +25,24 @@ FN int find_runs(const MarchVolume& v, const Scratch& s, int used, bool counted_
     }
     const int32_t dx = s.bx[i] - x, dy = s.by[i] - y, dz = s.bz[i] - z;
     const bool near = runs && dx >= -1 && dx <= 1 && dy >= -1 && dy <= 1 && dz >= -1 && dz <= 1;
-    const int8_t* slots = MOVES.slot[near ? (dx + 1) * 9 + (dy + 1) * 3 + dz + 1 : 0];
+    const int move = near ? (dx + 1) * 9 + (dy + 1) * 3 + dz + 1 : NO_MOVE;
     x = s.bx[i], y = s.by[i], z = s.bz[i];
     Run& run = s.runs[runs];
     const int32_t* old = s.runs[near ? runs - 1 : 0].ids;
     run.begin = i, run.end = i + 1;
     const int32_t base = (x * v.size[1] + y) * v.size[2] + z;
-    for (int c = 0; c < 8; ++c) {
-      if (near && slots[c] >= 0) {
-        run.ids[c] = old[slots[c]];
+    if (near) {
+      for (int c = 0; c < 8; ++c) run.ids[c] = old[MOVES.slot[move][c]];
+    }
+    const bool border = x < 0 || x >= v.size[0] - 1 || y < 0 || y >= v.size[1] - 1 || z < 0 || z >= v.size[2] - 1;
+    for (int f = 0; f < MOVES.count[move]; ++f) {
+      const int c = MOVES.fresh[move][f];
+      const int32_t vx = x + (c >> 2), vy = y + (c >> 1 & 1), vz = z + (c & 1);
+      if (border && (vx < 0 || vx >= v.size[0] || vy < 0 || vy >= v.size[1] || vz < 0 || vz >= v.size[2])) {
+        run.ids[c] = 0;
         continue;
       }
-      const int32_t vx = x + (c >> 2), vy = y + (c >> 1 & 1), vz = z + (c & 1);
-      const bool exists = vx >= 0 && vx < v.size[0] && vy >= 0 && vy < v.size[1] && vz >= 0 && vz < v.size[2];
-      run.ids[c] = 0;
-      if (!exists) continue;
-      const int32_t voxel = base + (c & 4 ? v.size[1] * v.size[2] : 0) + (c & 2 ? v.size[2] : 0) + (c & 1);
+      const int32_t voxel = base + offset[c];
       s.voxels[met] = voxel;
       if (regions) s.regions[met] = (vx >> regions->shift) * regions->across + (vy >> regions->shift);
       if (v.channels) {

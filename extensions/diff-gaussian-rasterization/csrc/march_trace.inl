@@ -1,188 +1,21 @@
 // Vectors of samples: positions, contraction, density, opacity and light along one ray. Included by march_kernels.inl.
 
-constexpr float LOG2_E = 1.44269504f;
-
-typedef vf vfu __attribute__((aligned(4)));  // anywhere in memory
-typedef vi viu __attribute__((aligned(4)));
-
-#if RASTER_ISA == 512
-constexpr int VECTORS = 8;  // of channels that stay in registers
-#else
-constexpr int VECTORS = 4;
-#endif
-
-FN vf load(const float* p) { return *(const vfu*)p; }
-FN vi load(const int32_t* p) { return *(const viu*)p; }
-FN void store(float* p, vf x) { *(vfu*)p = x; }
-FN void store(int32_t* p, vi x) { *(viu*)p = x; }
-FN vi splat(int32_t x) { return x - vi{}; }
-
-FN vi lane_numbers() {
-  vi lanes;
-  for (int l = 0; l < LANES; ++l) lanes[l] = l;
-  return lanes;
-}
-
-FN bool all(vi mask) { return !any(~mask); }
-
-FN vf root(vf x) {
-#if RASTER_ISA == 512
-  return (vf)_mm512_sqrt_ps((__m512)x);
-#elif RASTER_ISA == 2
-  return (vf)_mm256_sqrt_ps((__m256)x);
-#elif defined(__aarch64__)
-  return (vf)vsqrtq_f32((float32x4_t)x);
-#elif defined(__x86_64__)
-  return (vf)_mm_sqrt_ps((__m128)x);
-#else
-  for (int l = 0; l < LANES; ++l) x[l] = __builtin_sqrtf(x[l]);
-  return x;
-#endif
-}
-
-// base[index] where the mask is set, else 0
-FN vf gather(const float* base, vi index, vi mask) {
-#if RASTER_ISA == 512
-  const __mmask16 m = _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
-  return (vf)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, (__m512i)index, base, 4);
-#elif RASTER_ISA == 2
-  return (vf)_mm256_mask_i32gather_ps(_mm256_setzero_ps(), base, (__m256i)index, (__m256)mask, 4);
-#else
-  vf result = {};
-  for (int l = 0; l < LANES; ++l) {
-    if (mask[l]) result[l] = base[index[l]];
-  }
-  return result;
-#endif
-}
-
-// The first `width` of LANES floats; the rest is 0, or is left alone.
-struct Part {
-#if RASTER_ISA == 512
-  __mmask16 mask;
-#elif RASTER_ISA == 2
-  __m256i mask;
-#else
-  int width;
-#endif
-};
-
-FN Part part_of(int width) {
-#if RASTER_ISA == 512
-  return {(__mmask16)((1u << width) - 1)};
-#elif RASTER_ISA == 2
-  return {(__m256i)(lane_numbers() < splat(width))};
-#else
-  return {width};
-#endif
-}
-
-FN vf load_part(const float* p, const Part& part) {
-#if RASTER_ISA == 512
-  return (vf)_mm512_maskz_loadu_ps(part.mask, p);
-#elif RASTER_ISA == 2
-  return (vf)_mm256_maskload_ps(p, part.mask);
-#else
-  vf x = {};
-  for (int l = 0; l < part.width; ++l) x[l] = p[l];
-  return x;
-#endif
-}
-
-FN void store_part(float* p, const Part& part, vf x) {
-#if RASTER_ISA == 512
-  _mm512_mask_storeu_ps(p, part.mask, (__m512)x);
-#elif RASTER_ISA == 2
-  _mm256_maskstore_ps(p, part.mask, (__m256)x);
-#else
-  for (int l = 0; l < part.width; ++l) p[l] = x[l];
-#endif
-}
-
-FN float sum(vf x) {
-  float total = 0;
-  for (int l = 0; l < LANES; ++l) total += x[l];
-  return total;
-}
-
-// exp(-a) of a >= 0 to 1e-7 relative; from 87 on the result is that of 87. NaN stays.
-FN vf exp_negative(vf a) {
-  a = select(a > 87.0f, splat(87.0f), a);
-  const vf magic = splat(12582912.0f), n = fma(a, splat(-LOG2_E), magic) - magic;
-  const vf r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), -a));  // in [-0.35, 0.35]
-  vf p = splat(1.9875691500e-4f);
-  p = fma(p, r, splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p * r, r, r) + 1.0f;
-  const vi exponent = __builtin_convertvector(select(n == n, n, splat(0.0f)), vi);
-  return p * (vf)((exponent + 127) << 23);
-}
-
-// 1 - exp(-a) of a >= 0, small ones to full precision
-FN vf one_minus_exp(vf a) {
-  vf p = 1.0f - a * (1.0f / 8);
-  p = 1.0f - a * (1.0f / 7) * p;
-  p = 1.0f - a * (1.0f / 6) * p;
-  p = 1.0f - a * (1.0f / 5) * p;
-  p = 1.0f - a * (1.0f / 4) * p;
-  p = 1.0f - a * (1.0f / 3) * p;
-  p = 1.0f - a * (1.0f / 2) * p;
-  return select(a < 0.5f, a * p, 1.0f - exp_negative(a));
-}
-
-// log(1 + z) of z in [0, 1]
-FN vf log_one_plus(vf z) {
-  const vf s = z / (2.0f + z), r = s * s;
-  vf p = splat(1.0f / 13);
-  p = fma(p, r, splat(1.0f / 11));
-  p = fma(p, r, splat(1.0f / 9));
-  p = fma(p, r, splat(1.0f / 7));
-  p = fma(p, r, splat(1.0f / 5));
-  p = fma(p, r, splat(1.0f / 3));
-  p = fma(p, r, splat(1.0f));
-  return 2.0f * s * p;
-}
-
-// Eight corners of a cell, x slowest and z fastest.
-typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
-
-FN v8 trilinear(float x, float y, float z) {
-  const v8 one_x = {1, 1, 1, 1, 0, 0, 0, 0}, sign_x = {-1, -1, -1, -1, 1, 1, 1, 1};
-  const v8 one_y = {1, 1, 0, 0, 1, 1, 0, 0}, sign_y = {-1, -1, 1, 1, -1, -1, 1, 1};
-  const v8 one_z = {1, 0, 1, 0, 1, 0, 1, 0}, sign_z = {-1, 1, -1, 1, -1, 1, -1, 1};
-  return (one_x + sign_x * x) * (one_y + sign_y * y) * (one_z + sign_z * z);
-}
-
-FN float sum8(v8 x) {
-#if RASTER_ISA == 512 || RASTER_ISA == 2
-  const __m256 a = (__m256)x;
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-#else
-  return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
-#endif
-}
-
-// Slots of the old window of eight voxels that the new one takes over after a move by (dx, dy, dz), -1: a new voxel.
+// What happens to the window of eight voxels when a ray moves on by (dx, dy, dz): corner c takes over slot[c] of the old
+// window, unless it is one of the `count` fresh ones.
+constexpr int NO_MOVE = 27;  // to somewhere else: all are fresh
 struct Moves {
-  int8_t slot[27][8];
+  int8_t slot[28][8], fresh[28][8], count[28];
 };
 
 constexpr Moves make_moves() {
   Moves m = {};
-  for (int dx = -1; dx <= 1; ++dx) {
-    for (int dy = -1; dy <= 1; ++dy) {
-      for (int dz = -1; dz <= 1; ++dz) {
-        for (int c = 0; c < 8; ++c) {
-          const int x = (c >> 2) + dx, y = (c >> 1 & 1) + dy, z = (c & 1) + dz;
-          const bool shared = x >= 0 && x <= 1 && y >= 0 && y <= 1 && z >= 0 && z <= 1;
-          m.slot[(dx + 1) * 9 + (dy + 1) * 3 + dz + 1][c] = (int8_t)(shared ? x * 4 + y * 2 + z : -1);
-        }
-      }
+  for (int move = 0; move < 28; ++move) {
+    const int dx = move / 9 - 1, dy = move / 3 % 3 - 1, dz = move % 3 - 1;
+    for (int c = 0; c < 8; ++c) {
+      const int x = (c >> 2) + dx, y = (c >> 1 & 1) + dy, z = (c & 1) + dz;
+      const bool shared = move != NO_MOVE && x >= 0 && x <= 1 && y >= 0 && y <= 1 && z >= 0 && z <= 1;
+      m.slot[move][c] = (int8_t)(shared ? x * 4 + y * 2 + z : 0);
+      if (!shared) m.fresh[move][m.count[move]++] = (int8_t)c;
     }
   }
   return m;
@@ -297,13 +130,16 @@ FN int keep_candidates(const MarchOptions& o, const MarchVolume& v, const MarchR
       if (all(wide)) {  // the sum restarts at every step
         moved = 0.0f;
       } else {
-        vi far = {};
+        float steps[LANES];
+        int32_t distant[LANES];
+        store(steps, length);
         for (int l = 0; l < LANES; ++l) {
-          moved += length[l];
+          moved += steps[l];
           const bool yes = moved > o.min_spacing;
-          far[l] = yes ? -1 : 0;
+          distant[l] = yes ? -1 : 0;
           moved = yes ? 0.0f : moved;
         }
+        const vi far = load(distant);
         keep = valid & (inner | far);
       }
     }
@@ -315,13 +151,11 @@ FN int keep_candidates(const MarchOptions& o, const MarchVolume& v, const MarchR
     store(s.number + kept, first + lane_numbers());
     return kept + LANES;
   }
-  for (int l = 0; l < LANES; ++l) {
-    if (!keep[l]) continue;
-    s.u[kept] = u[l], s.x[kept] = x[l], s.y[kept] = y[l], s.z[kept] = z[l];
-    if (ray.edges) s.start[kept] = start[l], s.width[kept] = width[l];
-    s.number[kept++] = first + l;
-  }
-  return kept;
+  const int count = compress(s.u + kept, u, keep);
+  compress(s.x + kept, x, keep), compress(s.y + kept, y, keep), compress(s.z + kept, z, keep);
+  if (ray.edges) compress(s.start + kept, start, keep), compress(s.width + kept, width, keep);
+  compress((float*)s.number + kept, (vf)(first + lane_numbers()), keep);
+  return kept + count;
 }
 
 // Cells, fractions and trilinear density of samples [at, at + LANES), of which `valid` exist.
@@ -362,6 +196,7 @@ FN Trace trace(const MarchOptions& o, const MarchVolume& v, const MarchRay& ray,
   int next = 0, kept = 0, done = 0;
   float moved = 0.0f, before = 0.0f;  // optical depth or probability so far
   vf depth = {};
+  vi count = {};
   s.cx[0] = s.cy[0] = s.cz[0] = 0.0f;
   bool open = true;
   while (open) {
@@ -408,12 +243,15 @@ FN Trace trace(const MarchOptions& o, const MarchVolume& v, const MarchRay& ray,
     add = select(used, add, splat(0.0f));
     alpha = select(used, alpha, splat(0.0f));
 
-    vf behind, ahead;
+    // through memory: picking lanes of a vector one by one is slower
+    float added[LANES], sums[LANES + 1];
+    store(added, add);
     for (int l = 0; l < LANES; ++l) {
-      behind[l] = before;
-      before += add[l];
-      ahead[l] = before;
+      sums[l] = before;
+      before += added[l];
     }
+    sums[LANES] = before;
+    vf behind = load(sums), ahead = load(sums + 1);
     vf light, weight;
     if (o.form == PROB) {
       behind = minimum(behind, splat(1.0f)), ahead = minimum(ahead, splat(1.0f));
@@ -450,7 +288,7 @@ FN Trace trace(const MarchOptions& o, const MarchVolume& v, const MarchRay& ray,
       place = place / (1.0f + place);
     }
     depth += select(counted, weight * place, splat(0.0f));
-    for (int l = 0; l < used_here; ++l) result.count -= counted[l];
+    count -= counted;
     done += used_here;
     if (open) result.total = before;
   }
@@ -465,6 +303,7 @@ FN Trace trace(const MarchOptions& o, const MarchVolume& v, const MarchRay& ray,
   s.light[done] = result.light;
   result.used = done;
   result.depth = sum(depth) * o.unit;
+  for (int l = 0; l < LANES; ++l) result.count += count[l];
   return result;
 }
 
