@@ -73,7 +73,7 @@ class GaussRender(nn.Module):
 
     Raises:
         ValueError: If a number is out of range or disagrees with the grid.
-        TypeError: If one of the dicts has an unknown key.
+        TypeError: If one of the dicts has an unknown key, or is none.
         RuntimeError: If the rasteriser was built without the backend.
     """
 
@@ -88,6 +88,10 @@ class GaussRender(nn.Module):
         renderer: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        for name, options in dict(gaussians=gaussians, cameras=cameras, bev=bev, loss=loss, renderer=renderer).items():
+            if options is not None and not isinstance(options, Mapping):
+                example = f"dict(type='{options}')" if name == 'cameras' and isinstance(options, str) else 'a dict'
+                raise TypeError(f'{name} must be a dict of options or None, got {options!r}; write {name}={example}')
         self.grid, self.num_classes = as_grid(grid, num_classes)
         loss = dict(loss or {})
         self.target = LabelTarget(self.grid, **{key: loss.pop(key) for key in ('min_depth', 'mask_elems') if key in loss})

@@ -271,3 +271,10 @@ def test_builds_and_predicts_without_rasteriser_and_mm_packages(repo_root):
     assert result.returncode == 0, result.stderr
     assert 'rendering needs the package gaussian_rasterization' in result.stdout
     assert 'pip install --no-build-isolation -e extensions/diff-gaussian-rasterization' in result.stdout
+
+
+def test_options_are_dicts(build):
+    with pytest.raises(TypeError, match=r"cameras=dict\(type='ElevatedAroundCameras'\)"):
+        build(cameras='ElevatedAroundCameras')
+    with pytest.raises(TypeError, match='bev must be a dict'):
+        build(bev=400)
