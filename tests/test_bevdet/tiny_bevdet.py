@@ -3,6 +3,7 @@
 import torch
 from mmdet3d.registry import MODELS
 
+import projects.bevdet  # noqa: F401  registers the parts
 from projects.occ.structures import Cameras, OccBatch
 
 GRID = dict(
