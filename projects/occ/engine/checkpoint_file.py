@@ -26,6 +26,7 @@ from projects.occ.safe_pickle import (
     load_plain_pickle,
     numpy_stand_ins,
     scan_pickle,
+    shown_name,
 )
 
 _ZIP_START = b'PK\x03\x04'
@@ -303,7 +304,7 @@ def _check_pickle(data: bytes, names: _CheckpointNames, start: int = 0, end: int
     try:
         unknown = [name for name in scan_pickle(data, start, objects=True).names if name not in names.names]
         if unknown:
-            raise PickleRefusedError(f'it names {", ".join(unknown[:5])}{", ..." if len(unknown) > 5 else ""}')
+            raise PickleRefusedError(f'it names {", ".join(map(shown_name, unknown[:5]))}{", ..." if len(unknown) > 5 else ""}')
         RestrictedUnpickler(data[start:end], names.names, names.storage, encoding='utf-8').load()
     except PickleRefusedError:
         raise

@@ -7,7 +7,7 @@ for the few names that arrays consist of, never numpy's own callables, which can
 
 from .scan import PickleDamagedError, PickleRefusedError, scan_pickle
 from .stand_ins import ReadArray, ReadDType, StandIn, numpy_stand_ins
-from .unpickler import RestrictedUnpickler, load_plain_pickle
+from .unpickler import RestrictedUnpickler, load_plain_pickle, shown_name
 
 __all__ = [
     'PickleDamagedError',
@@ -19,4 +19,5 @@ __all__ = [
     'load_plain_pickle',
     'numpy_stand_ins',
     'scan_pickle',
+    'shown_name',
 ]

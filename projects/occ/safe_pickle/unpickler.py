@@ -29,12 +29,17 @@ class RestrictedUnpickler(pickle.Unpickler):
         try:
             return self._names[f'{module}.{name}']
         except KeyError:
-            raise PickleRefusedError(f'it names {module}.{name}') from None
+            raise PickleRefusedError(f'it names {shown_name(module)}.{shown_name(name)}') from None
 
     def persistent_load(self, pid: Any) -> Any:
         if self._persistent_load is None:
             raise PickleRefusedError('it refers to objects outside of it')
         return self._persistent_load(pid)
+
+
+def shown_name(name: str) -> str:
+    """A name for a message; control characters of it must not reach a terminal."""
+    return name[:100] if name.isprintable() else ascii(name[:100])
 
 
 def load_plain_pickle(data: bytes) -> Any:
