@@ -50,7 +50,7 @@ def test_generates_in_the_format_of_kitti360(create_data, tmp_path, capsys):
     assert '--raw-tables writes the tables of nuScenes' in capsys.readouterr().err and not (tmp_path / 'd').exists()
     assert create_data.main(arguments) == 0
     names = {path.name for path in (tmp_path / 'd').iterdir()}
-    assert names == {'synthetic.json', 'calibration', 'data_2d_raw', 'data_3d_raw', 'depth', 'preprocess'}
+    assert names == {'synthetic.json', 'calibration', 'data_2d_raw', 'data_3d_raw', 'depth', 'poses', 'preprocess'}
     # another format may not go to the same folder, and a foreign folder is left alone
     assert create_data.main(['synthetic', '--out', str(tmp_path / 'd'), *SMALL]) == 2
     assert 'another configuration' in capsys.readouterr().err

@@ -335,7 +335,7 @@ def test_predictions_of_another_benchmark(tool, tmp_path, capsys):
     np.savez(tmp_path / 'pred' / 'token0.npz', pred=np.zeros((256, 256, 32), np.uint8))
     # also from a worker process
     assert tool.main([*arguments[:-1], '1']) == 1
-    assert 'expected class ids of shape (200, 200, 16), found uint8 (256, 256, 32)' in last_line(capsys)
+    assert 'has the shape (256, 256, 32), the grid (200, 200, 16)' in last_line(capsys)
 
 
 def test_arguments_that_do_not_fit(tool, tmp_path, capsys):
