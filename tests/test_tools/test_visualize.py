@@ -162,7 +162,7 @@ def test_bad_label_files(tool, label_file, tmp_path, capfd):
     (tmp_path / 'text.npz').write_text('nothing')
     text = error('--npz', tmp_path / 'other.npz')
     assert "found ['wrong']" in text
-    assert 'cannot read label file' in error('--npz', tmp_path / 'text.npz')
+    assert 'is damaged or cut short' in error('--npz', tmp_path / 'text.npz')
     assert f"'{tmp_path / 'absent.npz'}' does not exist" in error('--npz', tmp_path / 'absent.npz')
     assert 'choose the grid with --preset' in error('--npz', label_file, '--preset', 'sscbench-kitti360')
     assert '--gt needs one label for each --npz file, got 1 for 2' in error('--npz', label_file, label_file, '--gt', label_file)
