@@ -8,6 +8,7 @@ import torch
 from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from occ_batches import cameras_of
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -83,7 +84,9 @@ class TwoFramesToDraw(Dataset):
                 scene_name='scene-1',
             )
         )
-        return dict(inputs=dict(img=torch.full((2, 3, SIZE[1], SIZE[0]), 90, dtype=torch.uint8)), data_samples=sample)
+        images = torch.full((2, 3, SIZE[1], SIZE[0]), 90, dtype=torch.uint8)
+        inputs = dict(img=images, cameras=cameras_of(sample), img_wh=torch.from_numpy(sample.img_wh))
+        return dict(inputs=inputs, data_samples=sample)
 
 
 @pytest.fixture(scope='module')
