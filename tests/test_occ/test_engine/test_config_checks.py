@@ -49,7 +49,11 @@ def test_an_empty_batch(size):
     ('key', 'value', 'message'),
     [
         ('train_dataloader.dataset.grid.free_index', 0, r'train_dataloader.dataset.grid differ \(free_index 1 against 0\)'),
-        ('test_dataloader.dataset.dataset.grid.frame', 'lidar', r'dataset.dataset.grid differ \(frame ego against lidar\)'),
+        (
+            'test_dataloader.dataset.dataset.grid.frame',
+            'lidar',
+            r'dataset.dataset.grid differ \(frame ego against lidar; ahead',
+        ),
         ('test_evaluator.0.grid.ignore_index', 254, r'test_evaluator.0.grid differ \(ignore_index 255 against 254\)'),
         ('model.grid.class_names', ['cat', 'free'], r'model.grid and train_dataloader.*class_names \(.cat'),
     ],

@@ -15,8 +15,9 @@ def base_configs(root):
     paths = [*root.glob('configs/_base_/datasets/*.py'), *root.glob('configs/[!_]*/*.py')]
     for path in sorted(paths):
         cfg = Config.fromfile(path, import_custom_modules=False)
-        evaluator = cfg.get('test_evaluator', {})
-        evaluator = evaluator if isinstance(evaluator, dict) else next(e for e in evaluator if 'preset' in e)
+        evaluators = cfg.get('test_evaluator') or []
+        evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+        evaluator = next((e for e in evaluators if 'preset' in e), {})
         if 'grid' in cfg and evaluator.get('preset'):
             yield path, cfg, BENCHMARKS[evaluator['preset']]
 

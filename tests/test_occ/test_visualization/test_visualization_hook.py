@@ -40,7 +40,7 @@ def test_every_third_sample_of_all_batches(drawn):
         hook.before_val_epoch(RUNNER)
         for index in range(4):
             hook.after_val_iter(RUNNER, index, *batch(2 * index))
-        assert [call.name for call in drawn] == ['token0', 'token3', 'token6'] * (epoch + 1)
+        assert [call.name for call in drawn] == ['scene/token0', 'scene/token3', 'scene/token6'] * (epoch + 1)
     assert drawn[0].step == 120 and drawn[0].out_file is None
     # the original image files do not exist here: the network's images are used
     assert drawn[1].images == 'img3'
@@ -54,7 +54,7 @@ def test_test_loop_writes_files(drawn, tmp_path):
     image.write_bytes(b'')
     samples[0].set_metainfo(dict(img_paths=[str(image)]))
     hook.after_test_iter(RUNNER, 9, data, samples)
-    assert drawn[0].out_file == tmp_path / 'token5.png' and drawn[0].draw_gt is False
+    assert drawn[0].out_file == tmp_path / 'scene/token5.png' and drawn[0].draw_gt is False
     assert drawn[0].images is None and drawn[0].step == 9
     hook.original_images = False
     hook.after_test_iter(RUNNER, 10, data, samples)
