@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gaussian_rasterization import RasterSettings, rasterize
-
 from .photometric import photometric_error
+from .splat import load_rasterizer
 
 
 def ring_pairs(num_cameras: int) -> list[tuple[int, int]]:
@@ -183,7 +182,8 @@ def cross_view_loss(
     if use is not None:
         there = there & (use.flatten(1) > 0)
     ref2cam = torch.linalg.inv(cam2ref)
-    settings = RasterSettings()
+    rasterizer = load_rasterizer()
+    settings = rasterizer.RasterSettings()
     sums, counts, rendered, alphas = [], [], [], []
     for pair, (target, _) in enumerate(pairs):
         keep = there.clone()
@@ -191,7 +191,7 @@ def cross_view_loss(
         means, radius = points[keep], spread[keep].unsqueeze(1).expand(-1, 3)
         quats = means.new_zeros(len(means), 4)
         quats[:, 0] = 1
-        output = rasterize(
+        output = rasterizer.rasterize(
             means,
             quats,
             radius,

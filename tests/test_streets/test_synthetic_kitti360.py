@@ -216,7 +216,7 @@ def test_base_configs_read_it(repo_root, kitti360_root, name):
         sample = item['data_samples']
         assert sample.scene_name == drive and item['inputs']['img'].shape == (1, 3, 72, 264)
         assert ('depth' in item['inputs']) == ('voxel_pixels' in item['inputs']) == name.endswith('depth')
-        assert ('frustum_index' in sample) == (name.endswith('depth') and split == 'train')
+        assert ('frustum_index' in item['inputs']) == (name.endswith('depth') and split == 'train')
 
 
 def test_mirrored_scenes_still_fit_their_depth_maps(repo_root, kitti360_root, kitti360_config):

@@ -10,6 +10,7 @@ from mmdet3d.registry import DATASETS
 from PIL import Image
 from torch.utils.data import Dataset
 
+from projects.occ.file_names import plain_name
 from projects.occ.structures import OccDataSample
 from projects.occ.visualization.view_cameras import look_at, project_matrix
 
@@ -80,7 +81,7 @@ def test_pages_and_statistics(tool, config, tmp_path, capfd):
     assert tool.main([config, '--out', str(out), '--max-frames', '3']) == 0
     # spread over the nine frames
     assert sorted(path.name for path in out.glob('*.png')) == [
-        f'{index:06d}_frame{index}_{page}.png' for index in (0, 4, 8) for page in ('input', 'label')
+        f'{index:06d}_{plain_name(f"scene/frame{index}")}_{page}.png' for index in (0, 4, 8) for page in ('input', 'label')
     ]
     statistics = json.loads((out / 'statistics.json').read_text())
     assert statistics['frames'] == statistics['labelled_frames'] == 3 and statistics['frames_in_set'] == 9
@@ -106,7 +107,7 @@ def test_the_overlay_follows_the_augmentation_and_the_seed_repeats_it(tool, conf
     sides = {}
     for run in ('a', 'b'):
         assert tool.main([config, '--out', str(tmp_path / run), '--indices', '0', '1', '2', '3', '--seed', '1']) == 0
-        sides[run] = [car_side(tmp_path / run / f'{i:06d}_frame{i}_input.png') for i in range(4)]
+        sides[run] = [car_side(tmp_path / run / f'{i:06d}_{plain_name(f"scene/frame{i}")}_input.png') for i in range(4)]
     assert sides['a'] == sides['b']
     assert {side < 0.5 for side in sides['a']} == {True, False}  # some mirrored, some not
 
