@@ -65,7 +65,8 @@ def rasterize_native(
             'rasterize: the compiled backends have no gradient of Ks; detach Ks, let viewmats learn instead, or use '
             "backend='reference'"
         )
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    # a trace of torch.compile runs on interpreters of its own, and is none of torch.func's transforms
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(
             'rasterize: the compiled backends do not work inside torch.func and vmap; use torch.autograd.grad, or '
             "backend='reference'"

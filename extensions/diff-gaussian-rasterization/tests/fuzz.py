@@ -90,7 +90,13 @@ def check(seed, backend):
     else:
         os.environ.pop('GAUSSIAN_RASTERIZATION_ROW_BYTES', None)
     os.environ['GAUSSIAN_RASTERIZATION_CULL'] = str(int(rng.random() < 0.9))
-    out = rasterize(**case, settings=settings, backend=backend, **options)
+    try:
+        out = rasterize(**case, settings=settings, backend=backend, **options)
+    except ValueError as error:
+        # a matrix that is no camera is refused before anything is rendered
+        if 'viewmats' in str(error) or 'Ks' in str(error):
+            return
+        raise
     weights = [torch.randn_like(image) for image in out[:3]]
     loss = sum((w * image).sum() for w, image in zip(weights, out[:3], strict=True))
     loss.backward()
