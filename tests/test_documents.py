@@ -113,7 +113,7 @@ NO_OVERRIDES = ('grid', 'data_prefix', 'aggregator')
 def config_of(page: Path, named: str | None = None) -> Config:
     """The config that a command names, else the small one with rendering of the family of a page; not to be changed."""
     if named is None:
-        family = page.parent.name if page.parent.parent.name == 'configs' else 'tpvformer'
+        family = page.parent.name if page.parent.parent.name == 'configs' and page.parent.name != 'debug' else 'tpvformer'
         small = sorted((ROOT / 'configs' / 'debug').glob(f'{family}_tiny_synthetic-*.py'))
         # a family that renders by itself has no variant with GaussRender
         path = next((path for path in small if path.stem.endswith('_gaussrender')), small[0])

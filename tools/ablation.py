@@ -10,9 +10,7 @@ python tools/ablation.py --jobs 2
 import argparse
 import hashlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -33,6 +31,7 @@ from tools.dev.benchmark_report import (  # noqa: E402
     replace_section,
     write_report,
 )
+from tools.dev.tool_runs import ToolError, call  # noqa: E402
 
 # family -> format of its frames; the benchmarks of the paper, a different one for each where it reports several
 FAMILIES = {'tpvformer': 'occ3d', 'surroundocc': 'surroundocc', 'symphonies': 'sscbench-kitti360'}
@@ -48,10 +47,6 @@ METRICS = {
     'img_mIoU': ('image mIoU', 100, 'higher'),
     'depth_L1': ('depth error (m)', 1, 'lower'),
 }
-
-
-class AblationError(Exception):
-    """A run failed; the message says which and where its log is."""
 
 
 @dataclass(frozen=True)
@@ -111,22 +106,6 @@ def folder_of(args: argparse.Namespace) -> Path:
     return args.work_dir / f'{args.epochs}e_{args.scenes_train}scenes_{digest}'
 
 
-def call(log: Path, script: str, *arguments: object, threads: int | None = 1) -> None:
-    """Runs one of our tools in a process of its own, on ``threads`` threads; its output is appended to ``log``.
-
-    Raises:
-        AblationError: If it fails.
-    """
-    limit = {} if threads is None else {key: str(threads) for key in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, 'a') as file:
-        command = [sys.executable, script, *map(str, arguments)]
-        print('$', *command, file=file, flush=True)
-        code = subprocess.run(command, cwd=ROOT, env={**os.environ, **limit}, stdout=file, stderr=file).returncode
-    if code:
-        raise AblationError(f'{script} ended with exit status {code}; its output is in {log}')
-
-
 def make_frames(kind: str, folder: Path, args: argparse.Namespace) -> Path:
     """Generates the frames of a format, or finds them complete; returns their folder."""
     out = folder / 'data' / kind
@@ -181,7 +160,7 @@ def execute_all(runs: list[Run], folder: Path, data: dict[str, Path], args: argp
         Seconds per run.
 
     Raises:
-        AblationError: If runs failed; the others are finished.
+        ToolError: If runs failed; the others are finished.
     """
     seconds, failed = {}, []
     with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(runs), unit='run', desc='ablation') as progress:
@@ -191,11 +170,11 @@ def execute_all(runs: list[Run], folder: Path, data: dict[str, Path], args: argp
             try:
                 seconds[run] = job.result()
                 progress.set_postfix_str(f'{run.name} {seconds[run]:.0f} s')
-            except AblationError as error:
+            except ToolError as error:
                 failed.append(f'{run.name}: {error}')
             progress.update()
     if failed:
-        raise AblationError(f'{len(failed)} of {len(runs)} runs failed: ' + '; '.join(failed))
+        raise ToolError(f'{len(failed)} of {len(runs)} runs failed: ' + '; '.join(failed))
     return seconds
 
 
@@ -291,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
         kinds = dict.fromkeys(GENERATED[FAMILIES[family]] for family in args.families)
         data = {kind: make_frames(kind, folder, args) for kind in tqdm(kinds, desc='frames', unit='data set')}
         seconds = execute_all(runs, folder, data, args)
-    except AblationError as error:
+    except ToolError as error:
         print(f'error: {error}. The same command continues', file=sys.stderr)
         return 1
     rows = collect(runs, folder)

@@ -117,7 +117,7 @@ def test_a_failed_run_is_named_and_the_others_finish(tool, calls, command, monke
 
     def call(log, script, *arguments, threads=1):
         if script == 'tools/test.py' and '_gaussrender' in str(arguments[0]):
-            raise tool.AblationError(f'{script} ended with exit status 1; its output is in {log}')
+            raise tool.ToolError(f'{script} ended with exit status 1; its output is in {log}')
         works(log, script, *arguments, threads=threads)
 
     monkeypatch.setattr(tool, 'call', call)
@@ -128,7 +128,7 @@ def test_a_failed_run_is_named_and_the_others_finish(tool, calls, command, monke
 
 
 def test_the_output_of_a_failed_tool_is_kept(tool, tmp_path):
-    with pytest.raises(tool.AblationError, match='tools/nothing.py ended with exit status 2; its output is in .*log.txt'):
+    with pytest.raises(tool.ToolError, match='tools/nothing.py ended with exit status 2; its output is in .*log.txt'):
         tool.call(tmp_path / 'log.txt', 'tools/nothing.py', 'x')
     assert 'nothing.py' in (tmp_path / 'log.txt').read_text()
 

@@ -60,6 +60,7 @@ RUN_BY = {
     'eval_predictions': 'test_tools/test_eval_predictions.py',
     'fuzz_files': 'test_tools/test_dev/test_fuzz_files.py',
     'infer': 'test_occ/test_apis/test_occ_inferencer.py',
+    'model_zoo': 'test_tools/test_model_zoo.py',
     'real_frame': 'test_occ/test_real_frames.py',
     'real_kitti360_frame': 'test_tools/test_dev/test_real_kitti360_frame.py',
     'test': 'test_tools/test_test.py',

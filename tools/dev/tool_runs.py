@@ -1,0 +1,34 @@
+"""Our tools as steps of a longer run: each in a process of its own, its output in a log."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ToolError(Exception):
+    """A step failed; the message says which and where its log is."""
+
+
+def call(log: Path, script: str, *arguments: object, threads: int | None = 1) -> None:
+    """Runs one of our tools from the root of the repository; its output is appended to ``log``.
+
+    Args:
+        log: File, made with its folder if need be.
+        script: Path of the tool below the root.
+        *arguments: Of its command line.
+        threads: Of PyTorch and numpy in it; None: as many as they take.
+
+    Raises:
+        ToolError: If it ends with another exit status than 0.
+    """
+    limit = {} if threads is None else {key: str(threads) for key in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, 'a') as file:
+        command = [sys.executable, script, *map(str, arguments)]
+        print('$', *command, file=file, flush=True)
+        code = subprocess.run(command, cwd=ROOT, env={**os.environ, **limit}, stdout=file, stderr=file).returncode
+    if code:
+        raise ToolError(f'{script} ended with exit status {code}; its output is in {log}')
