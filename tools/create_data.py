@@ -52,6 +52,12 @@ def _add_synthetic(commands) -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, default=2, help='threads; the files do not depend on it (default: 2)')
     parser.add_argument('--legacy-infos', action='store_true', help='also write the older info pickle styles')
+    parser.add_argument(
+        '--camera-sweeps', type=int, default=0, metavar='N', help='also write N images before and after each key frame, 12 Hz'
+    )
+    parser.add_argument(
+        '--image-classes', action='store_true', help='also write a class map per image, as GroundedSAM paints them'
+    )
     parser.add_argument('--preview', type=int, default=0, metavar='N', help='draw the first frame of N scenes to OUT/preview')
     parser.add_argument(
         '--raw-tables', action='store_true', help='also write the tables of a raw nuScenes download (nuscenes/synthetic-v1)'
@@ -83,13 +89,18 @@ def _run_synthetic(args: argparse.Namespace) -> int:
         frames=args.frames,
         seed=args.seed,
         legacy_infos=args.legacy_infos,
+        camera_sweeps=args.camera_sweeps,
+        image_classes=args.image_classes,
     )
     if args.raw_tables and 'sscbench-kitti360' in config.grids:
         raise ValueError('--raw-tables writes the tables of nuScenes; SSCBench-KITTI-360 has none')
     config = replace(config, camera=replace(config.camera, light=args.light))
     if args.format == 'ddad':
-        if args.raw_tables or args.legacy_infos or args.preview:
-            raise ValueError('--raw-tables, --legacy-infos and --preview are not for --format ddad')
+        if args.raw_tables or args.legacy_infos or args.preview or args.camera_sweeps or args.image_classes:
+            raise ValueError(
+                '--raw-tables, --legacy-infos, --preview, --camera-sweeps and --image-classes are not for --format ddad, which '
+                'has class maps and images at 10 Hz anyway'
+            )
         result = generate_ddad(config, args.out, workers=args.workers, overwrite=args.overwrite)
     else:
         result = generate(config, args.out, workers=args.workers, overwrite=args.overwrite, previews=args.preview)

@@ -6,6 +6,7 @@ custom_imports = dict(
         'projects.occ.models',
         'projects.occ.evaluation.depth_metric',
         'projects.occ.evaluation.occupancy_metric',
+        'projects.occ.evaluation.pose_metric',
         'projects.occ.evaluation.ray_iou_metric',
         'projects.occ.visualization',
         'projects.occ.engine',

@@ -25,8 +25,13 @@ test_pipeline = [
     dict(type='PackOccInputs', extra_meta_keys=['depth_pixels']),
 ]
 train_dataloader = dict(dataset=dict(data_prefix=dict(pseudo=None), pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline, frames=[0, -1, 1]))
 test_dataloader = val_dataloader
+val_evaluator = [
+    dict(type='DepthMetric', max_depth=200.0, prefix='depth'),
+    dict(type='PoseMetric', frames=[-1, 1], prefix='pose'),
+]
+test_evaluator = val_evaluator
 
 model = dict(masks=True, depth_network=dict(max_depth=200.0), loss=dict(far=200.0))
 

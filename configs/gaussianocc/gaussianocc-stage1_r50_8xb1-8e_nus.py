@@ -25,9 +25,12 @@ test_pipeline = [
     dict(type='PackOccInputs', extra_meta_keys=['depth_pixels']),
 ]
 train_dataloader = dict(dataset=dict(cam_names=cam_names, frames=[0, -1, 1], neighbours='sweeps', pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(cam_names=cam_names, pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(cam_names=cam_names, frames=[0, -1, 1], neighbours='sweeps', pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(_delete_=True, type='DepthMetric', max_depth=80.0, prefix='depth')
+val_evaluator = [
+    dict(type='DepthMetric', max_depth=80.0, prefix='depth'),
+    dict(type='PoseMetric', frames=[-1, 1], prefix='pose'),
+]
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.01), accumulative_counts=1)

@@ -99,7 +99,8 @@ class DepthPoseModel(BaseModel):
         """Writes ``pred_depth``, (N, H, W) float32 metres, into every sample.
 
         With a pose network and the images of the neighbouring frames also ``pred_motions``, (F, N, 4, 4), points of each camera
-        at the key frame -> at each of ``frames``, and ``gt_motions``, the same from the poses of the data set.
+        at the key frame -> at each of ``frames``, and ``gt_motions``, the same from the poses of the data set; both NaN where
+        there is no such frame.
         """
         depth = self.predict_depth(batch)
         for sample, maps in zip(data_samples, depth[:, :, 0]):
@@ -110,6 +111,10 @@ class DepthPoseModel(BaseModel):
             predicted, given = (
                 torch.stack(frame_motions(batch, self.frames, poses, size), 1) for poses in (self.pose_network, None)
             )
+            if batch.view_missing is not None:
+                gone = torch.stack([batch.view_missing[:, batch.cameras.frame == frame] for frame in self.frames], 1)
+                gone = gone[..., None, None].to(given.device)
+                predicted, given = (motions.masked_fill(gone, torch.nan) for motions in (predicted, given))
             for sample, ours, theirs in zip(data_samples, predicted, given):
                 sample.pred_motions, sample.gt_motions = ours, theirs
         return data_samples

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
+from projects.occ.datasets.transforms.pseudo_labels import GROUNDED_SAM_TO_OCC3D, IGNORE
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.preparation.info_writer import CATEGORIES
@@ -100,3 +102,24 @@ KITTI360_MAP = _kitti360()
 def class_map(name: str) -> ClassMap:
     """Classes of a label format; those of the two nuScenes formats are the generator's own."""
     return KITTI360_MAP if name == KITTI360 else NUSCENES_MAP
+
+
+_STORED_ID = np.full(18, IGNORE, dtype=np.int8)
+for _stored, _class in enumerate(GROUNDED_SAM_TO_OCC3D):
+    if _stored:
+        _STORED_ID[_class] = _stored
+
+
+def painted_classes(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a detector and a segmenter would paint over an image, in GroundedSAM's ids.
+
+    Args:
+        classes: (H, W) uint8, the generator's class of every pixel.
+        rng: Where they miss something.
+
+    Returns:
+        (H, W) int8, -1 where there is no label: classes without an id, and patches that were missed.
+    """
+    coarse = (rng.random((-(-classes.shape[0] // 12), -(-classes.shape[1] // 12))) < 0.06).astype(np.uint8)
+    missed = cv2.resize(coarse, classes.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    return np.where(missed, np.int8(IGNORE), _STORED_ID[classes])

@@ -78,6 +78,8 @@ KITTI360_PRESETS: dict[str, dict[str, Any]] = {
 MAX_KITTI360_SCENES, MAX_KITTI360_FRAMES = 1000, 200
 # uint8 voxels of one scene's world; two workers then stay below about 3 GiB
 _MAX_WORLD_VOXELS = 600_000_000
+# camera images between two key frames, 12 Hz
+MAX_CAMERA_SWEEPS = 5
 _MAX_SPEED = 12.0  # m/s, of the ego vehicle, for the estimate of the memory
 
 
@@ -133,6 +135,8 @@ class SyntheticConfig:
         seed: Seed of everything.
         camera: Camera and light settings.
         legacy_infos: Whether the two older info pickle styles are written too.
+        camera_sweeps: Images before and after that of every key frame, per camera, 12 Hz; nuScenes formats only.
+        image_classes: Whether every image of a key frame has a class map as GroundedSAM would paint it; nuScenes formats only.
         preset: Name of the preset the values come from, for the record.
     """
 
@@ -145,6 +149,8 @@ class SyntheticConfig:
     seed: int = 0
     camera: CameraSettings = field(default_factory=CameraSettings)
     legacy_infos: bool = False
+    camera_sweeps: int = 0
+    image_classes: bool = False
     preset: str = 'tiny'
 
     def __post_init__(self) -> None:
@@ -159,6 +165,11 @@ class SyntheticConfig:
             )
         if self.frames < 1:
             raise ValueError(f'--frames must be at least 1, got {self.frames}')
+        if not 0 <= self.camera_sweeps <= MAX_CAMERA_SWEEPS:
+            raise ValueError(
+                f'--camera-sweeps must lie in 0..{MAX_CAMERA_SWEEPS}, as many as lie between two key frames, got '
+                f'{self.camera_sweeps}'
+            )
         if len(self.image_size) != 2 or min(self.image_size) < 16:
             raise ValueError(f'--image-size must be WIDTHxHEIGHT with at least 16 pixels each, got {self.image_size}')
         if self.seed < 0:
@@ -179,8 +190,11 @@ class SyntheticConfig:
 
     def _check_kitti360(self) -> None:
         _check_alone(tuple(self.grids))
-        if self.legacy_infos:
-            raise ValueError(f'--legacy-infos is for the nuScenes formats; {KITTI360} has no annotation files')
+        if self.legacy_infos or self.camera_sweeps or self.image_classes:
+            raise ValueError(
+                f'--legacy-infos, --camera-sweeps and --image-classes are for the nuScenes formats; {KITTI360} has no '
+                'annotation files'
+            )
         if max(self.scenes_train, self.scenes_val) > MAX_KITTI360_SCENES or self.frames > MAX_KITTI360_FRAMES:
             raise ValueError(
                 f'the six digits of a frame of {KITTI360} are enough for {MAX_KITTI360_SCENES} scenes of {MAX_KITTI360_FRAMES} '
@@ -215,6 +229,9 @@ class SyntheticConfig:
         plain = self.to_dict()
         for grid in plain['grids'].values():
             del grid['ahead']  # follows from the format
+        for option in ('camera_sweeps', 'image_classes'):
+            if not plain[option]:  # data sets made before there was the option are the same
+                del plain[option]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

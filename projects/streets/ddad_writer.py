@@ -15,8 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.datasets.dgp_scenes import DDAD_FILE, LIDAR, SPLIT_KEYS
-from projects.occ.datasets.transforms.pseudo_labels import GROUNDED_SAM_TO_OCC3D, IGNORE
+from projects.occ.datasets.transforms.pseudo_labels import IGNORE
 
+from .class_maps import painted_classes
 from .config import SyntheticConfig
 from .scene import scene_rng
 from .sensors import Camera, View, draw_rig, render, scan
@@ -38,10 +39,6 @@ _STEP = 0.1  # seconds between frames
 _CAMERA_OFFSET = -0.009  # all cameras at once, before the LiDAR
 # streams of random numbers of a scene, apart from those of other formats
 _RIG, _CAMERA, _LIDAR = 15, 16, 17
-_STORED_ID = np.full(18, IGNORE, dtype=np.int8)
-for _stored, _class in enumerate(GROUNDED_SAM_TO_OCC3D):
-    if _stored:
-        _STORED_ID[_class] = _stored
 
 
 def scene_folder(config: SyntheticConfig, index: int) -> str:
@@ -141,13 +138,9 @@ def _own_car(size: tuple[int, int], camera: Camera) -> np.ndarray:
 def _write_view(root: Path, scene: str, camera: str, image: str, view: View, car: np.ndarray, rng: np.random.Generator) -> None:
     picture = np.where(car[..., None], (0.3 * view.image + [20, 24, 30]).astype(np.uint8), view.image)
     _write_image(root / scene / 'rgb' / camera / f'{image}.png', np.ascontiguousarray(picture[..., ::-1]))
-    stored = _STORED_ID[view.class_map]
-    # a detector leaves patches without label
-    coarse = (rng.random((-(-stored.shape[0] // 12), -(-stored.shape[1] // 12))) < 0.06).astype(np.uint8)
-    missed = cv2.resize(coarse, stored.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    stored = np.where(missed | car, np.int8(IGNORE), stored)
+    stored = np.where(car, np.int8(IGNORE), painted_classes(view.class_map, rng))
     path = root / CLASSES / scene / camera / f'{image}_mask.bin'
-    write_atomically(path, lambda file: file.write(stored.astype(np.int8).tobytes()))
+    write_atomically(path, lambda file: file.write(stored.tobytes()))
 
 
 def _calibration(cameras: list[Camera]) -> dict[str, list[Any]]:

@@ -8,8 +8,8 @@ import numpy as np
 from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.structures.frame_record import BoxRecord, CameraRecord, FrameRecord
 
-from .class_maps import class_map
-from .config import KITTI360, VERSION
+from .class_maps import class_map, painted_classes
+from .config import KITTI360, MAX_CAMERA_SWEEPS, VERSION
 from .labels import Survey, label_volume, ray_lengths, seen, survey, to_kitti360, to_surroundocc
 from .scene import scene_rng
 from .sensors import Camera, Rig, View, draw_rig, kitti360_rig, render, scan, survey_directions
@@ -19,6 +19,8 @@ from .world import World
 _MAX_SURVEYS = 5
 # Streams of random numbers of a scene; 0..4 belong to the world.
 _RIG, _CAMERA, _LIDAR, _NOISE = 5, 6, 7, 8
+_SWEEP, _PAINT = 18, 19
+_SWEEP_TIME = 1 / 12  # seconds between images of a camera
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Frame:
     Attributes:
         record: Poses, calibration, file names, boxes.
         views: Rendered images by camera name.
+        sweep_images: Offset, as in ``record.sweeps`` -> camera name -> (H, W, 3) uint8 RGB.
+        painted: Camera name -> (H, W) int8, see :func:`painted_classes`; empty if not wanted.
         points: (P, 5) float32 LiDAR sweep.
         point_classes: (P,) uint8 class of every point, 0 others, 1..16.
         labels: Format -> (X, Y, Z) uint8 labels in the format's ids.
@@ -36,6 +40,8 @@ class Frame:
 
     record: FrameRecord
     views: dict[str, View]
+    sweep_images: dict[int, dict[str, np.ndarray]]
+    painted: dict[str, np.ndarray]
     points: np.ndarray
     point_classes: np.ndarray
     labels: dict[str, np.ndarray]
@@ -105,7 +111,21 @@ class FrameMaker:
             labels[name] = classes
         boxes = self._boxes(objects, lidar2world, sweep.point_object, time)
         record = self._record(frame, pose, boxes)
-        return Frame(record, views, sweep.points, sweep.point_class, labels, mask_lidar, mask_camera)
+        painted = {}
+        for number, camera in enumerate(self.rig.cameras if config.image_classes else ()):
+            rng = scene_rng(config, self.index, _PAINT, frame, number)
+            painted[camera.name] = painted_classes(views[camera.name].class_map, rng)
+        sweeps = {offset: self._sweep_images(frame, offset) for offset in record.sweeps}
+        return Frame(record, views, sweeps, painted, sweep.points, sweep.point_class, labels, mask_lidar, mask_camera)
+
+    def _sweep_images(self, frame: int, offset: int) -> dict[str, np.ndarray]:
+        """Images ``offset`` twelfths of a second after those of a key frame, by camera."""
+        world, images = self.world, {}
+        for number, camera in enumerate(self.rig.cameras):
+            moment = world.key_time(frame) + camera.offset + offset * _SWEEP_TIME
+            rng = scene_rng(self.config, self.index, _SWEEP, frame, number, offset + MAX_CAMERA_SWEEPS)
+            images[camera.name] = render(world, camera, world.ego_pose(moment), world.objects_at(moment), rng).image
+        return images
 
     def look_around(self, frame: int) -> Survey:
         """What the LiDAR poses of the scene see of the world at key frame ``frame``: stands for the accumulated sweeps."""
@@ -161,19 +181,29 @@ class FrameMaker:
         ego2global = to_global @ pose
         stamp = self.start + round(world.key_time(frame) * 1e6)
         sample = self.sample_token(frame)
-        cameras = {}
-        for camera in self.rig.cameras:
-            at_camera = to_global @ world.ego_pose(world.key_time(frame) + camera.offset)
-            camera_stamp = stamp + round(camera.offset * 1e6)
-            cameras[camera.name] = CameraRecord(
-                img_path=f'samples/{camera.name}/{self.log}__{camera.name}__{camera_stamp}.jpg',
-                cam2img=camera.cam2img,
-                lidar2cam=np.linalg.inv(at_camera @ camera.cam2ego) @ ego2global @ lidar2ego,
-                cam2ego=camera.cam2ego,
-                ego2global=at_camera,
-                timestamp=camera_stamp / 1e6,
-                sample_data_token=token(sample, camera.name),
-            )
+
+        def cameras(offset: int) -> dict[str, CameraRecord]:
+            """The images so many twelfths of a second later."""
+            records = {}
+            for camera in self.rig.cameras:
+                delay = camera.offset + offset * _SWEEP_TIME
+                at_camera = to_global @ world.ego_pose(world.key_time(frame) + delay)
+                camera_stamp = stamp + round(delay * 1e6)
+                folder, name = 'sweeps' if offset else 'samples', f'{self.log}__{camera.name}__{camera_stamp}.jpg'
+                records[camera.name] = CameraRecord(
+                    img_path=f'{folder}/{camera.name}/{name}',
+                    cam2img=camera.cam2img,
+                    lidar2cam=np.linalg.inv(at_camera @ camera.cam2ego) @ ego2global @ lidar2ego,
+                    cam2ego=camera.cam2ego,
+                    ego2global=at_camera,
+                    timestamp=camera_stamp / 1e6,
+                    sample_data_token=token(sample, camera.name, offset) if offset else token(sample, camera.name),
+                )
+            return records
+
+        count = self.config.camera_sweeps
+        # nothing was recorded before the first key frame
+        offsets = [offset for offset in range(-count, count + 1) if offset and (frame or offset > 0)]
         lidar_name = f'{self.log}__LIDAR_TOP__{stamp}.pcd.bin'
         return FrameRecord(
             token=sample,
@@ -181,7 +211,8 @@ class FrameMaker:
             lidar_path=f'samples/LIDAR_TOP/{lidar_name}',
             lidar2ego=lidar2ego,
             ego2global=ego2global,
-            cameras=cameras,
+            cameras=cameras(0),
+            sweeps={offset: cameras(offset) for offset in offsets},
             scene_name=self.scene_name,
             scene_token=self.scene_token,
             frame_idx=frame,

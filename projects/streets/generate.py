@@ -23,6 +23,7 @@ from .kitti360_writer import write_kitti360_calibration, write_kitti360_frame, w
 from .preview import preview_frame, write_png
 from .world import World
 from .writer import (
+    IMAGE_CLASSES,
     NUSCENES,
     OCC3D,
     SURROUNDOCC,
@@ -36,7 +37,8 @@ from .writer import (
 
 MARKER = 'synthetic.json'
 _INFOS = ('occ_infos_train.pkl', 'occ_infos_val.pkl', 'ddad_infos_train.pkl', 'ddad_infos_val.pkl')
-_OURS = (NUSCENES, OCC3D, SURROUNDOCC, *KITTI360_FOLDERS, DDAD_FILE, DDAD_MASKS, DDAD_CLASSES, 'preview', *_INFOS)
+_LAYOUTS = (NUSCENES, OCC3D, SURROUNDOCC, IMAGE_CLASSES, *KITTI360_FOLDERS, DDAD_FILE, DDAD_MASKS, DDAD_CLASSES)
+_OURS = (*_LAYOUTS, 'preview', *_INFOS)
 
 
 class ExistingDataError(ValueError):
@@ -182,6 +184,7 @@ def _scene(config: SyntheticConfig, index: int, out: Path, preview: bool, bar: t
         for name, labels in frame.labels.items():
             voxels[name] = voxels[name] + _count(labels, config.grids[name], name)
         # pixels and labels are on disk now
+        frame.sweep_images, frame.painted = {}, {}
         frame.views, frame.labels, frame.mask_lidar, frame.mask_camera = {}, {}, {}, {}
         frame.points, frame.point_classes = frame.points[:0], frame.point_classes[:0]
         frames.append(frame)

@@ -236,9 +236,10 @@ def _parked_cars(placer: Placer, view_distance: float) -> None:
             elif kind in ('yard', 'building') and scene.theme == 'residential' and rng.random() < 0.25:
                 placer.add('car', s0 + 1.5, sign * (front + 2.6), turn=sign * np.pi / 2 + rng.normal(0, 0.1))
             elif kind == 'construction':
+                middle = (s0 + s1) / 2  # of a lot at the end of the street there may be little left
                 placer.add(
                     'construction_vehicle',
-                    rng.uniform(s0 + 3, s1 - 3),
+                    rng.uniform(min(s0 + 3, middle), max(s1 - 3, middle)),
                     sign * (front + rng.uniform(5, 9)),
                     turn=rng.uniform(-3, 3),
                 )

@@ -20,15 +20,25 @@ from .frame import Frame
 NUSCENES = 'nuscenes'
 OCC3D = 'occ3d_nuscenes'
 SURROUNDOCC = 'surroundocc_nuscenes'
+IMAGE_CLASSES = 'nuscenes_semantic'
 
 
 def write_frame(root: Path, frame: Frame, config: SyntheticConfig) -> None:
     """Writes images, LiDAR sweep and labels of one key frame below ``root``."""
     record = frame.record
-    for name, camera in record.cameras.items():
+    images = [(camera.img_path, frame.views[name].image) for name, camera in record.cameras.items()]
+    images += [
+        (camera.img_path, frame.sweep_images[offset][name])
+        for offset, cameras in record.sweeps.items()
+        for name, camera in cameras.items()
+    ]
+    for img_path, image in images:
         quality = [cv2.IMWRITE_JPEG_QUALITY, config.camera.jpeg_quality]
-        _, encoded = cv2.imencode('.jpg', np.ascontiguousarray(frame.views[name].image[..., ::-1]), quality)
-        write_atomically(root / NUSCENES / camera.img_path, lambda file, data=encoded: file.write(data.tobytes()))
+        _, encoded = cv2.imencode('.jpg', np.ascontiguousarray(image[..., ::-1]), quality)
+        write_atomically(root / NUSCENES / img_path, lambda file, data=encoded: file.write(data.tobytes()))
+    for name, classes in frame.painted.items():
+        path = root / IMAGE_CLASSES / f'{Path(record.cameras[name].img_path).with_suffix("")}_mask.bin'
+        write_atomically(path, lambda file, data=classes: file.write(data.tobytes()))
     write_atomically(root / NUSCENES / record.lidar_path, lambda file: file.write(frame.points.astype('<f4').tobytes()))
     raw_classes = LIDARSEG_ID[frame.point_classes].tobytes()
     write_atomically(root / NUSCENES / record.lidarseg_path, lambda file: file.write(raw_classes))

@@ -82,6 +82,10 @@ def test_predictions_and_motions():
         assert sample.pred_motions.shape == sample.gt_motions.shape == (2, 3, 4, 4)
         # by the poses of the data set, points come 0.6 m nearer to the front camera
         assert_close(sample.gt_motions[1, 0, :3, 3], torch.tensor([0.0, 0, -0.6]), rtol=0, atol=1e-5)
+    batch.view_missing = torch.zeros(2, 9, dtype=torch.bool)
+    batch.view_missing[1, 3:6] = True  # the second sample is the first of its scene
+    first = model(batch, [OccDataSample(), OccDataSample()], mode='predict')[1]
+    assert first.pred_motions[0].isnan().all() and first.gt_motions[0].isnan().all() and first.pred_motions[1].isfinite().all()
     # untrained, the rig hardly moves
     assert_close(samples[0].pred_motions, torch.eye(4).expand(2, 3, 4, 4), rtol=0, atol=0.1)
 

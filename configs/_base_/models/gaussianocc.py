@@ -47,6 +47,7 @@ pose_network = dict(
         depth=34,
         in_channels=6,
         out_indices=(3,),
+        norm_eval=False,
         style='pytorch',
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet34'),
     ),

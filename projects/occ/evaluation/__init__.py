@@ -4,7 +4,7 @@
 ``projects.occ.evaluation.occupancy_metric`` and ``.ray_iou_metric``, which register them.
 """
 
-__all__ = ['DepthMetric', 'OccupancyMetric', 'RayIoUMetric']
+__all__ = ['DepthMetric', 'OccupancyMetric', 'PoseMetric', 'RayIoUMetric']
 
 
 def __getattr__(name):
@@ -16,6 +16,10 @@ def __getattr__(name):
         from .occupancy_metric import OccupancyMetric
 
         return OccupancyMetric
+    if name == 'PoseMetric':
+        from .pose_metric import PoseMetric
+
+        return PoseMetric
     if name == 'RayIoUMetric':
         from .ray_iou_metric import RayIoUMetric
 
