@@ -24,7 +24,7 @@ MM = ('mmengine', 'mmcv', 'mmdet', 'mmdet3d')
 
 # what generated streets take from the preparation of data: the writers of file formats, and rays through voxels
 FORMAT_WRITERS = tuple(
-    f'projects.preparation.{name}' for name in ('info_writer', 'label_files', 'lidarseg', 'nuscenes_tables', 'voxel_rays')
+    f'projects.preparation.{name}' for name in ('info_writer', 'label_files', 'nuscenes_tables', 'voxel_rays')
 )
 
 # The longest matching prefix rules; third parties other than the mm* packages and gaussian_rasterization are free.
@@ -112,7 +112,7 @@ LEVELS = {
         ('visualization_hook',),
     ),
     'projects.preparation': (
-        ('findings', 'parallel', 'lidarseg', 'voxel_rays', 'info_writer', 'label_files'),
+        ('findings', 'parallel', 'voxel_rays', 'info_writer', 'label_files'),
         ('check_files', 'label_making', 'nuscenes_tables', 'raw_label_conversion'),
         ('label_aggregation', 'nuscenes', 'kitti360', 'ddad', 'info_conversion'),
         ('label_sources', 'check_nuscenes', 'check_kitti360', 'check_ddad'),

@@ -8,11 +8,11 @@ import numpy as np
 
 from projects.occ.datasets.info_formats import read_info_file
 from projects.occ.datasets.lidar_points import NUSCENES_POINT_DIMS, read_points
+from projects.occ.datasets.point_classes import read_lidarseg
 from projects.occ.file_arrays import load_arrays
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
 from projects.occ.structures.frame_record import BoxRecord, FrameRecord, rigid
 from projects.preparation.label_aggregation import LidarFrame
-from projects.preparation.lidarseg import read_lidarseg
 
 _ARRAYS = (
     'points',

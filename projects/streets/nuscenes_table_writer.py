@@ -12,8 +12,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.datasets.point_classes import RAW_NAMES
 from projects.occ.structures.frame_record import FrameRecord
-from projects.preparation.lidarseg import RAW_NAMES
 from projects.preparation.nuscenes_tables import DETECTION_NAMES, LIDAR, SPLITS_FILE
 
 # Detection class -> one category that has it.

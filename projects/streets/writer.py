@@ -9,10 +9,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from projects.occ.atomic_write import write_atomically
+from projects.occ.datasets.point_classes import LIDARSEG_ID
 from projects.occ.structures.frame_record import FrameRecord, occ3d_label_path, surroundocc_label_path
 from projects.preparation.info_writer import CATEGORIES, INFO_VERSION, record_to_info
 from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
-from projects.preparation.lidarseg import LIDARSEG_ID
 
 from .config import VERSION, SyntheticConfig, grid_dict
 from .frame import Frame

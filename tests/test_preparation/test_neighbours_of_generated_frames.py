@@ -17,9 +17,9 @@ from projects.occ.datasets import (
     SSCBenchKITTI360Dataset,
     SurroundOccNuScenesDataset,
 )
+from projects.occ.datasets.point_classes import read_lidarseg
 from projects.occ.datasets.transforms.label_loading import LoadOccLabels
 from projects.occ.structures import VoxelGrid
-from projects.preparation.lidarseg import read_lidarseg
 
 
 def grid_of(root, name):

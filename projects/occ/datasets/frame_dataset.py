@@ -48,6 +48,8 @@ class FrameDataset(BaseDataset):
             before it, 1 the one after it, and so on.
         neighbours: What an offset counts: ``'key_frames'`` (2 Hz in nuScenes), or ``'sweeps'``, the images that each camera
             takes between the key frames (12 Hz), where the source knows them. Sweeps have no LiDAR file.
+        lidar_frames: Offsets of key frames whose LiDAR file an item names beside those of ``frames``, with the poses of their
+            cameras but without their images, for ``LoadLidarRays``. Those that do not exist are left out.
         missing_frames: What to do at the ends of a scene and where a frame lacks a pose: ``'repeat'`` puts the key frame's
             views in the place of the missing ones and marks them in ``view_missing``; ``'skip'`` leaves such key frames out of
             the data set (only for training).
@@ -77,6 +79,7 @@ class FrameDataset(BaseDataset):
         frames: Sequence[int] = (0,),
         neighbours: str = 'key_frames',
         missing_frames: str = 'repeat',
+        lidar_frames: Sequence[int] = (),
         skip_corrupt: bool = False,
         test_mode: bool = False,
         **kwargs,
@@ -92,6 +95,11 @@ class FrameDataset(BaseDataset):
         if self.cam_names is not None and (not self.cam_names or len(set(self.cam_names)) != len(self.cam_names)):
             raise ValueError(f'dataset.cam_names must list one or more different cameras, got {self.cam_names}')
         self.frames = _key_frame_first(frames)
+        self.lidar_frames = tuple(offset for offset in _offsets(lidar_frames, 'lidar_frames') if offset not in self.frames)
+        if self.lidar_frames and neighbours == 'sweeps':
+            raise ValueError(
+                "dataset.lidar_frames are key frames, so they need neighbours='key_frames'; sweeps have no LiDAR file"
+            )
         for key, value, known in (('neighbours', neighbours, NEIGHBOURS), ('missing_frames', missing_frames, MISSING_FRAMES)):
             if value not in known:
                 raise ValueError(f'dataset.{key} must be one of {known}, got {value!r}')
@@ -120,9 +128,10 @@ class FrameDataset(BaseDataset):
         Raises:
             ValueError: If a frame lacks a camera or a matrix, or the source does not know neighbours.
         """
-        if self.frames == (0,):
+        if self.frames == (0,) and not self.lidar_frames:
             return [self.parse_data_info(records[index]) for index in samples]
-        offsets = self.frames[1:]
+        views = len(self.frames) - 1
+        offsets = self.frames[1:] + self.lidar_frames
         if self.neighbours == 'sweeps':
             return self._list_sweeps(records, samples, offsets)
         finder = FrameNeighbours(records, step, self._origin)
@@ -133,11 +142,16 @@ class FrameDataset(BaseDataset):
             for index in (row[0], *row[1])
             if index is not None
         }
+        if self.lidar_frames and poses and all(pose is None for pose in poses.values()):
+            raise ValueError(
+                f'{self._origin}: its frames have no pose of the vehicle (ego2global), so the rays of other frames that '
+                'dataset.lidar_frames asks for cannot be placed; use an annotation file with poses, or lidar_frames=()'
+            )
         for index, row in rows.items():
             rows[index] = [
                 other if other is not None and poses[index] is not None and poses[other] is not None else None for other in row
             ]
-        kept = self._without_missing(samples, {index: None in row for index, row in rows.items()})
+        kept = self._without_missing(samples, {index: None in row[:views] for index, row in rows.items()})
         used = sorted({index for key in kept for index in (key, *rows[key]) if index is not None})
         position = {index: number for number, index in enumerate(used)}
         self._table = _Table({**self.parse_data_info(records[index]), 'ref2global': poses[index]} for index in used)
@@ -212,8 +226,9 @@ class FrameDataset(BaseDataset):
             if inputs.get(key):
                 inputs[key] = join_path(folder[prefix], inputs[key])
         for scan in inputs.get('lidar_frames', ()):
-            for key in ('lidar_path', 'lidarseg_path'):
-                scan[key] = scan[key] and join_path(folder['pts'], scan[key])
+            for key, prefix in (('lidar_path', 'pts'), ('lidarseg_path', 'pts'), ('occ_path', 'occ')):
+                scan[key] = scan[key] and join_path(folder[prefix], scan[key])
+            scan['img_paths'] = inputs.get('img_paths', scan['img_paths'])[: len(scan['cam_names'])]
         return inputs
 
     def get_data_info(self, idx: int) -> dict:
@@ -228,13 +243,14 @@ class FrameDataset(BaseDataset):
         inputs = self._table[key]
         neighbours = []
         pose = inputs.pop('ref2global')
-        for offset, other in zip(self.frames[1:], others):
+        for offset, other in zip(self.frames[1:] + self.lidar_frames, others, strict=True):
             if other is None:
                 neighbours.append((offset, None))
                 continue
             views = self._table[other]
             neighbours.append((offset, in_reference_of(views, np.linalg.inv(views.pop('ref2global')) @ pose)))
-        return join_frames(inputs, neighbours)
+        views = len(self.frames) - 1
+        return join_frames(inputs, neighbours[:views], neighbours[views:])
 
     def full_init(self) -> None:
         """Loads the annotations, as in mmengine."""
@@ -303,10 +319,17 @@ class _Table:
 
 
 def _key_frame_first(frames: Sequence[int]) -> tuple[int, ...]:
-    given = [frames] if isinstance(frames, (str, int)) else list(frames)
-    whole = all(isinstance(offset, int) and not isinstance(offset, bool) for offset in given)
-    if not whole or len(set(given)) != len(given) or 0 not in given:
+    given = _offsets(frames, 'frames')
+    if 0 not in given:
         raise ValueError(
             f'dataset.frames must be different whole numbers with 0, the key frame, among them, e.g. (-1, 0, 1); got {frames!r}'
         )
     return (0, *(offset for offset in given if offset != 0))
+
+
+def _offsets(frames: Sequence[int], key: str) -> list[int]:
+    given = [frames] if isinstance(frames, (str, int)) else list(frames)
+    whole = all(isinstance(offset, int) and not isinstance(offset, bool) for offset in given)
+    if not whole or len(set(given)) != len(given):
+        raise ValueError(f'dataset.{key} must be different whole numbers, e.g. (-1, 0, 1); got {frames!r}')
+    return given

@@ -22,14 +22,16 @@ def image_files(folder: str, pattern: str, record: FrameRecord) -> dict[str, str
     Raises:
         ValueError: If the pattern has another placeholder.
     """
-    files = {}
-    for name, camera in record.cameras.items():
-        path = PurePosixPath(camera.img_path)
-        parts = dict(scene=record.scene_name, camera=name, image=path.stem, path=str(path.with_suffix('')))
-        try:
-            files[name] = join_path(folder, pattern.format(**parts))
-        except (KeyError, IndexError) as error:
-            raise ValueError(
-                f'the pattern {pattern!r} has the unknown placeholder {error}; there are {sorted(parts)}'
-            ) from None
-    return files
+    return {
+        name: image_file(folder, pattern, camera.img_path, name, record.scene_name) for name, camera in record.cameras.items()
+    }
+
+
+def image_file(folder: str, pattern: str, img_path: str, camera: str, scene: str) -> str:
+    """File that belongs to one image, see :func:`image_files`."""
+    path = PurePosixPath(img_path)
+    parts = dict(scene=scene, camera=camera, image=path.stem, path=str(path.with_suffix('')))
+    try:
+        return join_path(folder, pattern.format(**parts))
+    except (KeyError, IndexError) as error:
+        raise ValueError(f'the pattern {pattern!r} has the unknown placeholder {error}; there are {sorted(parts)}') from None

@@ -9,7 +9,7 @@ from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
 from mmdet3d.registry import MODELS
 from torch import Tensor
 
-from projects.occ.structures import Cameras, OccBatch, OccDataSample, VoxelGrid
+from projects.occ.structures import Cameras, OccBatch, OccDataSample, Rays, VoxelGrid
 
 
 @MODELS.register_module()
@@ -20,8 +20,8 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
     a list of :class:`Cameras` of one sample each, ``inputs['img_wh']``, and whatever else is there. Gives ``inputs``, an
     :class:`OccBatch` on the device of the model: images (B, V, 3, H, W) float32, normalised, padded at the right and at the
     bottom to a common size that ``pad_size_divisor`` divides; cameras float32; depth maps padded alike with 0, which means
-    none; labels and masks of the data samples, stacked. Labels and cameras are checked here, on the CPU, and trusted
-    afterwards.
+    none; labels and masks of the data samples, stacked; rays padded to one number. Labels and cameras are checked here, on the
+    CPU, and trusted afterwards.
 
     Args:
         grid_mask: Config of the mask applied to normalised images in training, e.g. ``dict(type='OccGridMask')``, or None.
@@ -110,6 +110,7 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
             voxel_pixels=stacked('voxel_pixels'),
             voxel_visible=stacked('voxel_visible'),
             frustum_index=stacked('frustum_index'),
+            rays=self._rays(inputs, tokens),
             frustums=inputs['frustums'][0] if 'frustums' in inputs else None,
             tokens=tokens,
         )
@@ -134,6 +135,19 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
         for sample, token in zip(samples, tokens, strict=True):
             if self.grid is not None and 'gt_occ' in sample:
                 self.grid.check_labels(sample.gt_occ, f'gt_occ of sample {token}')
+
+    def _rays(self, inputs: dict, tokens: Sequence[str]) -> Rays | None:
+        """Measured rays of the batch on the device, padded to one number."""
+        if 'rays' not in inputs:
+            return None
+        for token, frame in zip(tokens, inputs.get('rays_frame', ())):
+            if self.grid is not None and frame != self.grid.frame:
+                raise ValueError(
+                    f"sample {token}: its rays are in the {frame} frame, the model's grid is in the {self.grid.frame} frame; "
+                    'give data set and model the same grid'
+                )
+        ignore_index = 255 if self.grid is None else self.grid.ignore_index
+        return Rays.stack(inputs['rays'], ignore_index).to(self.device)
 
     def _lists(self, inputs: dict, key: str) -> list[list[Tensor]] | None:
         """Tensors of one image each, whose sizes may differ, on the device; None if a sample has none."""

@@ -46,3 +46,37 @@ KITTI360_COLORS: dict[str, Color] = {
 }
 NUSCENES_CLASSES = tuple(NUSCENES_COLORS)
 KITTI360_CLASSES = tuple(KITTI360_COLORS)
+
+# Classes of both that can move by themselves; what is parked is among them.
+DYNAMIC_CLASSES = (
+    'bicycle',
+    'bus',
+    'car',
+    'construction_vehicle',
+    'motorcycle',
+    'pedestrian',
+    'trailer',
+    'truck',
+    'other-vehicle',
+    'person',
+)
+# LiDAR points of each class in nuScenes' training split as RenderOcc counted them, noise being "others".
+NUSCENES_POINT_COUNTS: dict[str, int] = {
+    'others': 2854504,
+    'barrier': 7291443,
+    'bicycle': 141614,
+    'bus': 4239939,
+    'car': 32248552,
+    'construction_vehicle': 1583610,
+    'motorcycle': 364372,
+    'pedestrian': 2346381,
+    'traffic_cone': 582961,
+    'trailer': 4829021,
+    'truck': 14073691,
+    'driveable_surface': 191019309,
+    'other_flat': 6249651,
+    'sidewalk': 55095657,
+    'terrain': 58484771,
+    'manmade': 193834360,
+    'vegetation': 131378779,
+}

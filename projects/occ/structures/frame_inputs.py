@@ -21,8 +21,10 @@ source does not know is not there.
 ``occ_path``       label of the key frame, '' if it is not known where it is
 ``lidar_path``     LiDAR file of the key frame
 ``lidar_frames``   for every frame with a LiDAR file, those standing in left out, a dict of ``frame`` (offset), ``token``,
-                   ``lidar_path``, ``lidarseg_path`` (or '') and ``lidar2ref`` (4, 4) float64, the points of the file ->
-                   reference frame
+                   ``lidar_path``, ``lidarseg_path`` (or ''), ``occ_path`` and ``lidar2ref`` (4, 4) float64, the points of the
+                   file -> reference frame; and of its own N cameras ``cam_names``, ``img_paths``, ``cam2img`` (N, 3, 3) and
+                   ``lidar2cam`` (N, 4, 4), the points -> camera at the moment of its image. A data set may list frames here
+                   whose views are not there (``lidar_frames``)
 ``lidar2ego``      (4, 4) float64, of the key frame
 ``ego2global``     (4, 4) float64, of the key frame at LiDAR time
 ``depth_paths``    V paths of depth maps
@@ -96,7 +98,12 @@ def frame_inputs(
                 token=record.token,
                 lidar_path=record.lidar_path,
                 lidarseg_path=record.lidarseg_path,
+                occ_path=record.label_path,
                 lidar2ref=lidar2ref,
+                cam_names=names,
+                img_paths=[camera.img_path for camera in cameras],
+                cam2img=inputs['cam2img'],
+                lidar2cam=inputs['ref2cam'] @ lidar2ref,
             )
         ]
     return inputs
@@ -173,13 +180,18 @@ def sweep_inputs(key: Mapping[str, Any], record: FrameRecord, offset: int, frame
     return inputs
 
 
-def join_frames(key: Mapping[str, Any], neighbours: Iterable[tuple[int, Mapping[str, Any] | None]]) -> dict[str, Any]:
+def join_frames(
+    key: Mapping[str, Any],
+    neighbours: Iterable[tuple[int, Mapping[str, Any] | None]],
+    lidar_only: Iterable[tuple[int, Mapping[str, Any] | None]] = (),
+) -> dict[str, Any]:
     """A key frame and its neighbours as one dict with all views on one axis.
 
     Args:
         key: What :func:`frame_inputs` gives of the key frame.
         neighbours: For each neighbour its offset and its inputs in the reference frame of the key frame, with the same
             cameras; or None, and the key frame's views stand in for it.
+        lidar_only: The same of frames that add their LiDAR file alone; None adds nothing.
     """
     frames = [dict(key)]
     for offset, inputs in neighbours:
@@ -200,6 +212,8 @@ def join_frames(key: Mapping[str, Any], neighbours: Iterable[tuple[int, Mapping[
             joined.pop(name, None)
     if 'lidar_frames' in key:
         joined['lidar_frames'] = sum((inputs['lidar_frames'] for inputs in frames), start=[])
+        for offset, inputs in lidar_only:
+            joined['lidar_frames'] += [dict(scan, frame=offset) for scan in (inputs or {}).get('lidar_frames', ())]
     return joined
 
 

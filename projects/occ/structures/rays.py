@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -19,7 +20,8 @@ class Rays:
         direction: (B, R, 3), unit length.
         depth_per_range: (B, R), depth along the optical axis per metre of the ray, in (0, 1]; 1 for rays without a camera.
         valid: (B, R) bool.
-        view: (B, R) int64, position on the view axis of the cameras, or None.
+        view: (B, R) int64, position on the view axis of the cameras, -1 for rays of a camera that is not on it (LiDAR frames
+            whose images are not loaded); or None.
         uv: (B, R, 2), pixel of the original image, x before y, the centre of the top left pixel is (0.5, 0.5); or None.
         depth: (B, R), measured depth along the optical axis, metres, or None.
         labels: (B, R) int64, measured class, the ignore index of the grid where unknown, or None.
@@ -54,6 +56,31 @@ class Rays:
         """R, with padding."""
         return self.origin.shape[1]
 
+    @classmethod
+    def stack(cls, items: Sequence['Rays'], ignore_index: int = 255) -> 'Rays':
+        """One batch of samples with different numbers of rays, padded with rays that are not valid.
+
+        Args:
+            items: Rays of one or more samples each. What one of them lacks, the batch lacks.
+            ignore_index: Label of the padding.
+        """
+        count = max(item.num_rays for item in items)
+        fill = dict(_PADDING, labels=ignore_index)
+
+        def padded(item: 'Rays', name: str) -> Tensor:
+            value = getattr(item, name)
+            missing = (item.batch_size, count - item.num_rays, *value.shape[2:])
+            padding = torch.tensor(fill[name], dtype=value.dtype, device=value.device).expand(missing)
+            return torch.cat([value, padding], dim=1)
+
+        return cls(
+            **{
+                field.name: torch.cat([padded(item, field.name) for item in items])
+                for field in fields(cls)
+                if all(getattr(item, field.name) is not None for item in items)
+            }
+        )
+
     def samples(self, indices: Sequence[int]) -> 'Rays':
         """The rays of the samples ``indices`` of the batch."""
         indices = list(indices)
@@ -71,3 +98,7 @@ class Rays:
 
 
 _VECTORS = ('origin', 'direction', 'uv')
+# rays that point along x from the origin of the frame, with no measurement
+_PADDING = dict(
+    origin=0.0, direction=(1.0, 0.0, 0.0), depth_per_range=1.0, valid=False, view=-1, uv=0.0, depth=0.0, labels=255, frame=0
+)

@@ -8,6 +8,7 @@ from .grid_mirror import RandomMirrorGrid
 from .image_masks import LoadSelfOcclusionMasks
 from .label_loading import LoadOccLabels, LoadSSCBenchLabels
 from .lidar_pixels import LoadDepthPixels
+from .lidar_rays import LoadLidarRays
 from .loading import LoadMultiViewImages
 from .pseudo_labels import LoadPseudoLabels
 from .scene_flip import RandomFlipScene
@@ -19,6 +20,7 @@ __all__ = [
     'LoadDepthFromLidar',
     'LoadDepthMaps',
     'LoadDepthPixels',
+    'LoadLidarRays',
     'LoadMultiViewImages',
     'LoadOccLabels',
     'LoadPseudoLabels',

@@ -4,6 +4,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from .measured import move_measurements
+
 
 @TRANSFORMS.register_module()
 class ReferenceAtCameraTime(BaseTransform):
@@ -13,8 +15,8 @@ class ReferenceAtCameraTime(BaseTransform):
     to 0.4 m beside the world in city traffic. Only for grids in the ego frame; comes before depth maps are made of LiDAR and
     before :class:`RandomMirrorGrid`.
 
-    Changes ``ref2cam``, ``ref2img`` and ``lidar_frames``, as far as they are there. ``lidar2ego`` and ``ego2global`` stay: they
-    tell metrics where the labels lie.
+    Changes ``ref2cam``, ``ref2img``, ``lidar_frames`` and ``rays``, as far as they are there. ``lidar2ego`` and ``ego2global``
+    stay: they tell metrics where the labels lie.
 
     Args:
         camera: Name of the camera; None: the first one.
@@ -46,8 +48,7 @@ class ReferenceAtCameraTime(BaseTransform):
         back = np.linalg.inv(moved)
         for key in ('ref2cam', 'ref2img'):
             results[key] = np.asarray(results[key], dtype=np.float64) @ back
-        if 'lidar_frames' in results:
-            results['lidar_frames'] = [dict(scan, lidar2ref=moved @ scan['lidar2ref']) for scan in results['lidar_frames']]
+        move_measurements(results, moved)
         return results
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from projects.occ.structures import Cameras, ImageList, OccDataSample
+from projects.occ.structures import Cameras, ImageList, OccDataSample, Rays
 
 # What pictures and metrics look through; matrices of the key frame.
 _CAMERA_META = ('ref2img', 'img_wh', 'ref2cam', 'cam2img', 'ori_img_wh')
@@ -27,7 +27,8 @@ class PackOccInputs(BaseTransform):
     :class:`Cameras` of one sample, float64; ``img_wh`` (V, 2) float32; and as far as they are there ``depth`` (V, H, W)
     float32, metres, 0 = none, ``voxel_pixels``, ``voxel_visible``, ``frustum_index``, ``frustums``, ``view_missing``
     (V,) bool, ``scene`` (3, 3) float32, and an :class:`ImageList` each of ``originals`` (3, h, w) uint8 RGB,
-    ``image_masks`` (h, w) bool, ``pseudo_labels`` (h, w) int16. The data sample holds labels, masks, names and the cameras of
+    ``image_masks`` (h, w) bool, ``pseudo_labels`` (h, w) int16; and ``rays``, :class:`Rays` of one sample, with the name of
+    their reference frame in ``rays_frame``. The data sample holds labels, masks, names and the cameras of
     the key frame, for metrics and pictures; see :class:`OccDataSample`.
 
     Args:
@@ -76,6 +77,9 @@ class PackOccInputs(BaseTransform):
             if key in results:
                 maps = (torch.from_numpy(np.ascontiguousarray(values, dtype=dtype)) for values in results[key])
                 inputs[key] = ImageList(tuple(maps))
+        if 'rays' in results:
+            inputs['rays'] = self._rays(results)
+            inputs['rays_frame'] = results['grid'].frame
         if 'frustums' in results:
             inputs['frustums'] = int(results['frustums'])
         return dict(inputs=inputs, data_samples=self._sample(results))
@@ -110,6 +114,12 @@ class PackOccInputs(BaseTransform):
             warp=matrices('warp') if 'warp' in results else None,
             network_projection=matrices('ref2img'),
         )
+
+    @staticmethod
+    def _rays(results: dict) -> Rays:
+        rays = {key: torch.from_numpy(np.ascontiguousarray(value))[None] for key, value in results['rays'].items()}
+        rays.pop('camera', None)
+        return Rays(**rays, valid=torch.ones(rays['depth'].shape, dtype=torch.bool))
 
     @staticmethod
     def _depth(results: dict) -> torch.Tensor:

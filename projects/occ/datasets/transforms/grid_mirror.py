@@ -6,6 +6,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from .measured import move_measurements
+
 _LABELS = ('gt_occ', 'mask_camera', 'mask_lidar', 'frustum_index')
 
 
@@ -19,8 +21,8 @@ class RandomMirrorGrid(BaseTransform):
     images too. Comes after labels, voxel projections and depth maps are loaded.
 
     Changes ``gt_occ``, ``mask_camera``, ``mask_lidar``, ``frustum_index``, ``voxel_pixels``, ``voxel_visible``, ``ref2cam``,
-    ``ref2img``, ``lidar2ego``, ``ego2global`` and ``lidar_frames``, as far as they are there, and adds ``scene`` (3, 3),
-    recorded reference frame -> mirrored one.
+    ``ref2img``, ``lidar2ego``, ``ego2global``, ``lidar_frames`` and ``rays``, as far as they are there, and adds ``scene``
+    (3, 3), recorded reference frame -> mirrored one.
 
     Args:
         prob_x: Probability of mirroring x.
@@ -71,8 +73,7 @@ class RandomMirrorGrid(BaseTransform):
                 results['ego2global'] = results['ego2global'] @ mirror
         elif 'lidar2ego' in results:
             results['lidar2ego'] = results['lidar2ego'] @ mirror
-        if 'lidar_frames' in results:
-            results['lidar_frames'] = [dict(scan, lidar2ref=mirror @ scan['lidar2ref']) for scan in results['lidar_frames']]
+        move_measurements(results, mirror)
         for key in ('voxel_pixels', 'voxel_visible'):
             if key in results:
                 results[key] = _flip_voxels(results[key], results['grid'].shape, axes)

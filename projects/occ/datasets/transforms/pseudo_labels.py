@@ -104,10 +104,21 @@ class LoadPseudoLabels(BaseTransform):
                 "nothing to load; set data_prefix['pseudo'] of the data set"
             )
         views = zip(results['cam_names'], results['pseudo_paths'], results['ori_img_wh'])
-        results['pseudo_labels'] = [self._load(path, f'class map of {name}, frame {token}', size) for name, path, size in views]
+        results['pseudo_labels'] = [self.load(path, f'class map of {name}, frame {token}', size) for name, path, size in views]
         return results
 
-    def _load(self, path: str, what: str, size: Sequence[int]) -> np.ndarray:
+    def load(self, path: str, what: str, size: Sequence[int]) -> np.ndarray:
+        """The (H, W) int16 class map of one image.
+
+        Args:
+            path: Its file.
+            what: Named in errors.
+            size: Width and height of the image, pixels.
+
+        Raises:
+            FileNotFoundError: If it is missing.
+            ValueError: If it is damaged, has another size, or an id that the table does not know.
+        """
         stored = read_class_map(path, what, size, self.backend_args)
         missing = np.isin(stored, self.ignore)
         if self.class_map is None:

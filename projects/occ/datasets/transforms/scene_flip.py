@@ -7,6 +7,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from .measured import move_measurements
+
 
 @TRANSFORMS.register_module()
 class RandomFlipScene(BaseTransform):
@@ -21,10 +23,10 @@ class RandomFlipScene(BaseTransform):
     principal point from the middle of the image (43 pixels for KITTI-360) and by the camera's place beside the middle of the
     grid (0.6 m). Published weights were trained like that.
 
-    Changes ``img``, ``gt_occ``, ``mask_camera``, ``mask_lidar`` and ``depth``, as far as they are there; with ``flip_cameras``
-    also ``ref2cam``, ``cam2img``, ``ref2img``, ``warp`` (from and to mirrored pixels), ``originals``, ``lidar2ego``,
-    ``ego2global`` (whose global frame is mirrored as well), ``lidar_frames`` (whose ``lidar2ref`` mirrors the points of the
-    files), ``voxel_pixels``, ``voxel_visible`` and ``frustum_index``.
+    Changes ``img``, ``gt_occ``, ``mask_camera``, ``mask_lidar``, ``depth`` and ``rays``, as far as they are there; with
+    ``flip_cameras`` also ``ref2cam``, ``cam2img``, ``ref2img``, ``warp`` (from and to mirrored pixels), ``originals``,
+    ``lidar2ego``, ``ego2global`` (whose global frame is mirrored as well), ``lidar_frames`` (whose ``lidar2ref`` mirrors the
+    points of the files), ``voxel_pixels``, ``voxel_visible`` and ``frustum_index``.
 
     Args:
         prob: Probability of flipping.
@@ -63,9 +65,21 @@ class RandomFlipScene(BaseTransform):
         for key in ('gt_occ', 'mask_camera', 'mask_lidar'):
             if key in results:
                 results[key] = np.flip(results[key], side)
+        self._flip_measurements(results)
         if self.flip_cameras:
             self._flip_cameras(results)
         return results
+
+    def _flip_measurements(self, results: dict) -> None:
+        mirror = np.eye(4)
+        mirror[1 - results['grid'].ahead_axis, 1 - results['grid'].ahead_axis] = -1
+        move_measurements(results, mirror, files=self.flip_cameras)
+        results['images_mirrored'] = True
+        if 'rays' in results:
+            rays = results['rays']
+            uv = rays['uv'].copy()
+            uv[:, 0] = np.asarray(results['ori_img_wh'], dtype=np.float32)[rays['camera'], 0] - uv[:, 0]
+            results['rays'] = dict(rays, uv=uv)
 
     def _flip_cameras(self, results: dict) -> None:
         mirror_y, mirror_x = np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -89,8 +103,6 @@ class RandomFlipScene(BaseTransform):
         for key, right in (('lidar2ego', mirror), ('ego2global', mirror_y)):
             if key in results:
                 results[key] = mirror_y @ results[key] @ right
-        if 'lidar_frames' in results:
-            results['lidar_frames'] = [dict(scan, lidar2ref=mirror @ scan['lidar2ref']) for scan in results['lidar_frames']]
         if 'voxel_pixels' in results:
             self._flip_projections(results)
 

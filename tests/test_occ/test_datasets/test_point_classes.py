@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from nuscenes.utils.color_map import get_colormap
 
+from projects.occ.datasets.point_classes import CLASS_OF_RAW, LIDARSEG_ID, RAW_NAMES, read_lidarseg
 from projects.occ.structures.benchmark_classes import NUSCENES_CLASSES
-from projects.preparation.lidarseg import CLASS_OF_RAW, LIDARSEG_ID, RAW_NAMES, read_lidarseg
 
 
 def test_raw_names_are_those_of_the_devkit():
