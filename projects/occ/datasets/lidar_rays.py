@@ -70,23 +70,26 @@ def project_points(
     return PixelPoints(*(np.concatenate(parts) for parts in zip(*found)))
 
 
-def pixel_rays(uv: np.ndarray, cam2img: np.ndarray, cam2ref: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pixel_rays(
+    uv: np.ndarray, camera: np.ndarray, cam2img: np.ndarray, cam2ref: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rays through pixels.
 
     Args:
         uv: (M, 2), pixels.
-        cam2img: (3, 3) or (M, 3, 3), pixels.
-        cam2ref: (4, 4) or (M, 4, 4), camera -> reference frame; may mirror.
+        camera: (M,) int, which of N cameras.
+        cam2img: (N, 3, 3), pixels.
+        cam2ref: (N, 4, 4), camera -> reference frame; may mirror.
 
     Returns:
         Origins (M, 3), metres; unit directions (M, 3); depth per metre of the ray (M,); float64.
     """
+    img2cam = np.linalg.inv(cam2img)
     pixels = np.concatenate([uv, np.ones((len(uv), 1))], axis=1)
-    in_camera = np.einsum('...ij,...j->...i', np.linalg.inv(cam2img), pixels)
+    in_camera = np.einsum('mij,mj->mi', img2cam[camera], pixels)
     length = np.linalg.norm(in_camera, axis=-1)
-    directions = np.einsum('...ij,...j->...i', cam2ref[..., :3, :3], in_camera / length[:, None])
-    origins = np.broadcast_to(cam2ref[..., :3, 3], directions.shape)
-    return origins, directions, 1 / length
+    directions = np.einsum('mij,mj->mi', cam2ref[camera, :3, :3], in_camera / length[:, None])
+    return cam2ref[camera, :3, 3], directions, 1 / length
 
 
 def last_label_of_pixel(uv: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -315,7 +315,7 @@ class LoadLidarRays(BaseTransform):
             camera, uv = points.camera[rows], points.uv[rows]
             cam2ref = self._cam2ref(scan, results)
             through = uv if self.subpixel else np.trunc(uv) + 0.5
-            origin, direction, depth_per_range = pixel_rays(through, scan['cam2img'][camera], cam2ref[camera])
+            origin, direction, depth_per_range = pixel_rays(through, camera, scan['cam2img'], cam2ref)
             view = np.array([views.get((int(scan['frame']), name), -1) for name in scan['cam_names']], dtype=np.int64)
             values = dict(
                 origin=origin,
