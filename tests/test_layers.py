@@ -44,6 +44,8 @@ ALLOWED = {
     'projects.occ.image_files': ('mmcv',),
     'projects.occ.file_arrays': ('mmengine.fileio',),
     **{f'projects.occ.{part}': (*LOW, *FILES, *MM) for part in OCC_PARTS},
+    # renders what is predicted
+    'projects.occ.evaluation.rendered_depth_metric': (*LOW, 'projects.rendering', 'projects.occ.evaluation', *MM),
     'projects.occ.apis': (
         *LOW,
         *FILES,
@@ -103,7 +105,11 @@ LEVELS = {
     ),
     'projects.gaussrender': (('camera_batch', 'loss_terms'), ('gauss_render',), ('aggregator', 'image_metric')),
     'projects.occ.engine': ((), ('hooks',)),
-    'projects.occ.evaluation': (('functional',), ('ray_origin_files',), ('occupancy_metric', 'ray_iou_metric')),
+    'projects.occ.evaluation': (
+        ('functional',),
+        ('depth_metric', 'ray_origin_files'),
+        ('occupancy_metric', 'ray_iou_metric', 'ray_profile_metric', 'rendered_depth_metric'),
+    ),
     'projects.occ.models': (('layers', 'weight_names'), (), ('occ_segmentor',)),
     'projects.occ.visualization': (
         (),

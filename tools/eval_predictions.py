@@ -32,7 +32,8 @@ from projects.occ.engine.config_options import ALLOW_FLAG  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
-from projects.occ.evaluation import OccupancyMetric, RayIoUMetric  # noqa: E402
+from projects.occ.evaluation import OccupancyMetric, RayIoUMetric, RayProfileMetric  # noqa: E402
+from projects.occ.evaluation.ray_origin_files import load_ray_origins  # noqa: E402
 from projects.occ.evaluation.saved_predictions import index_predictions, match_predictions  # noqa: E402
 from projects.occ.image_files import ImageError, image_size  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
@@ -148,6 +149,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', metavar='FILE', help='write the metrics as JSON, as fractions')
     parser.add_argument('--absent', default='exclude', help='classes without a true voxel (default: exclude)')
     parser.add_argument('--ray-iou', action='store_true', help='RayIoU too; needs --origins or --config')
+    parser.add_argument(
+        '--ray-profile', action='store_true', help='bleeding along rays, floaters and holes too; needs --origins or --config'
+    )
     parser.add_argument('--origins', metavar='FILE', help='RayIoU origins (ray_origins_<split>.npz)')
     parser.add_argument('--image-metrics', action='store_true', help='metrics of rendered images too; needs --config')
     parser.add_argument(
@@ -211,14 +215,19 @@ def build_metrics(args: argparse.Namespace, preset: Benchmark, grid: VoxelGrid, 
         OccError: If they need something that was not given.
     """
     metrics = [OccupancyMetric(grid, preset=preset.name, absent=args.absent)]
-    if args.origins and not args.ray_iou:
-        raise OccError('--origins belongs to --ray-iou, which is not given')
+    if args.origins and not (args.ray_iou or args.ray_profile):
+        raise OccError('--origins belongs to --ray-iou and --ray-profile, which are not given')
     if args.image_reduction != 1 and not args.image_metrics:
         raise OccError('--image-reduction belongs to --image-metrics, which is not given')
-    if args.ray_iou:
+    if args.ray_iou or args.ray_profile:
         if not args.origins and cfg is None:
-            raise OccError('--ray-iou needs the places where rays start: give --origins FILE, or --config with a data set')
-        metrics.append(RayIoUMetric(grid, args.origins or cfg.test_dataloader.dataset, preset=preset.name))
+            asked = '--ray-iou' if args.ray_iou else '--ray-profile'
+            raise OccError(f'{asked} needs the places where rays start: give --origins FILE, or --config with a data set')
+        origins = load_ray_origins(args.origins or cfg.test_dataloader.dataset, grid)
+        if args.ray_iou:
+            metrics.append(RayIoUMetric(grid, origins, preset=preset.name))
+        if args.ray_profile:
+            metrics.append(RayProfileMetric(grid, origins))
     if args.image_metrics:
         if cfg is None:
             raise OccError('--image-metrics needs the cameras of every frame: give --config with a data set')
@@ -319,7 +328,7 @@ def check_origins(args: argparse.Namespace, metrics: Sequence, frames: Sequence[
     """Raises OccError if --origins lacks frames that are going to be scored."""
     if not args.origins:
         return
-    known = next(metric.origins for metric in metrics if isinstance(metric, RayIoUMetric))
+    known = next(metric.origins for metric in metrics if isinstance(metric, (RayIoUMetric, RayProfileMetric)))
     without = [frame.token for frame in frames if frame.token not in known]
     if without:
         remedy = 'make them from all frames of the split (docs/evaluation.md, "RayIoU")'

@@ -34,7 +34,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--metrics-json', metavar='FILE', help='write the metrics as fractions')
     parser.add_argument('--ray-iou', action='store_true', help='RayIoU too (published for Occ3D-nuScenes)')
     parser.add_argument(
-        '--origins', metavar='FILE', help='RayIoU origins (default: computed from the poses of the test set of the config)'
+        '--ray-profile',
+        action='store_true',
+        help='bleeding along rays, floaters and holes too (docs/evaluation.md, "Along rays")',
+    )
+    parser.add_argument(
+        '--origins',
+        metavar='FILE',
+        help='where rays of --ray-iou and --ray-profile start (default: computed from the poses of the test set of the config)',
+    )
+    parser.add_argument(
+        '--depth-metrics',
+        action='store_true',
+        help='depth of every camera against LiDAR too, rendered from the prediction; --image-reduction makes images smaller',
     )
     parser.add_argument(
         '--image-metrics', action='store_true', help="metrics of rendered images too: camera and bird's-eye mIoU, depth error"
@@ -73,26 +85,37 @@ def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
     Raises:
         OccError: If the config has no OccupancyMetric, or an option comes without the metric that it belongs to.
     """
-    if args.origins and not args.ray_iou:
-        raise OccError('--origins belongs to --ray-iou, which is not given')
-    if args.image_reduction != 1 and not args.image_metrics:
-        raise OccError('--image-reduction belongs to --image-metrics, which is not given')
-    if not (args.ray_iou or args.image_metrics):
+    if args.origins and not (args.ray_iou or args.ray_profile):
+        raise OccError('--origins belongs to --ray-iou and --ray-profile, which are not given')
+    if args.image_reduction != 1 and not (args.image_metrics or args.depth_metrics):
+        raise OccError('--image-reduction belongs to --image-metrics and --depth-metrics, which are not given')
+    if not (args.ray_iou or args.ray_profile or args.image_metrics or args.depth_metrics):
         return
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     voxels = next((evaluator for evaluator in evaluators if evaluator.get('type') == 'OccupancyMetric'), None)
     if voxels is None:
         raise OccError(
-            '--ray-iou and --image-metrics take grid and preset from the OccupancyMetric of test_evaluator, but this config '
-            'has none; write the metrics into test_evaluator (docs/evaluation.md, "Several metrics in one run")'
+            '--ray-iou, --ray-profile, --depth-metrics and --image-metrics take grid and preset from the OccupancyMetric of '
+            'test_evaluator, but this config has none; write the metrics into test_evaluator (docs/evaluation.md, "Several '
+            'metrics in one run")'
         )
     name, grid = voxels.get('preset'), voxels['grid']
     extra = []
+    origins = args.origins or cfg.test_dataloader.dataset
+    # imported to be registered, whatever custom_imports of the config says
     if args.ray_iou:
-        import projects.occ.evaluation.ray_iou_metric  # noqa: F401  registers it, whatever custom_imports of the config says
+        import projects.occ.evaluation.ray_iou_metric  # noqa: F401
 
-        origins = args.origins or cfg.test_dataloader.dataset
         extra.append(dict(type='RayIoUMetric', grid=grid, preset=name, origins=origins))
+    if args.ray_profile:
+        import projects.occ.evaluation.ray_profile_metric  # noqa: F401
+
+        extra.append(dict(type='RayProfileMetric', grid=grid, origins=origins))
+    if args.depth_metrics:
+        import projects.occ.evaluation.rendered_depth_metric  # noqa: F401
+
+        load_measured_depth(cfg.test_dataloader.dataset)
+        extra.append(dict(type='RenderedDepthMetric', grid=grid, reduction=args.image_reduction))
     if args.image_metrics:
         import projects.gaussrender.image_metric  # noqa: F401
 
@@ -105,8 +128,30 @@ def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
     cfg.test_evaluator = [metric for metric in evaluators if metric.get('type') not in known] + extra
 
 
+def load_measured_depth(dataset: dict) -> None:
+    """Lets the pipeline of a data set load the LiDAR points that its cameras see, unless it does.
+
+    Raises:
+        OccError: If the pipeline does not end in PackOccInputs.
+    """
+    pipeline = dataset.get('pipeline') or []
+    if not pipeline or pipeline[-1]['type'] != 'PackOccInputs':
+        raise OccError('--depth-metrics needs a test pipeline that ends in PackOccInputs; this config has another one')
+    *steps, pack = pipeline
+    if not any(step['type'] == 'LoadDepthPixels' for step in steps):
+        points = dict(type='LoadDepthPixels')
+        if 'KITTI' in dataset['type']:
+            points['point_dims'] = 4
+        steps.append(points)
+    keys = tuple(pack.get('extra_meta_keys', ()))
+    dataset['pipeline'] = [
+        *steps,
+        dict(pack, extra_meta_keys=(*(key for key in keys if key != 'depth_pixels'), 'depth_pixels')),
+    ]
+
+
 def hand_logits_to_metrics(runner: Runner) -> None:
-    """Lets the model keep its logits for the image metrics, unless the config decides; models without this switch stay."""
+    """Lets the model keep its logits for metrics of probabilities unless the config decides; others stay as they are."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if hasattr(model, 'keep_logits') and 'keep_logits' not in runner.cfg.model:
         model.keep_logits = True
@@ -149,7 +194,7 @@ def test(args: argparse.Namespace) -> None:
     add_metrics(cfg, args)
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if args.image_metrics:
+    if args.image_metrics or args.ray_profile:
         hand_logits_to_metrics(runner)
     metrics = runner.test()
     if args.metrics_json and runner.rank == 0:

@@ -8,6 +8,8 @@ custom_imports = dict(
         'projects.occ.evaluation.occupancy_metric',
         'projects.occ.evaluation.pose_metric',
         'projects.occ.evaluation.ray_iou_metric',
+        'projects.occ.evaluation.ray_profile_metric',
+        'projects.occ.evaluation.rendered_depth_metric',
         'projects.occ.visualization',
         'projects.occ.engine',
         'projects.rendering.registered_parts',

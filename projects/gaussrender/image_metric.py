@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projects.occ.evaluation.functional import ABSENT_POLICIES, depth_errors, summarize_images, voxel_confusion
 from projects.occ.evaluation.functional.report import percent, sample_name
-from projects.occ.structures import Cameras, VoxelGrid
+from projects.occ.structures import Cameras, VoxelGrid, sample_cameras
 from projects.rendering.fields import ABSENT_LOGIT, check_logits
 
 from .gauss_render import GaussRender, RenderedScene
@@ -95,7 +95,7 @@ class RenderedImageMetric(BaseMetric):
             pred = self._prediction(sample)[None]
             gt = torch.as_tensor(sample['gt_occ'])[None].to(pred.device)
             logits = None if sample.get('pred_logits') is None else self._logits(sample['pred_logits'], pred)
-            cameras = _cameras(sample).reduced(self.reduction)
+            cameras = sample_cameras(sample).reduced(self.reduction)
             record = self._count(pred, gt, logits, cameras)
             self.results.append(dict(record, with_probabilities=logits is not None))
 
@@ -204,16 +204,6 @@ class RenderedImageMetric(BaseMetric):
         names = [f'{key}_{what}' for key in columns for what in ('mIoU', 'IoU')]
         values = [f'{name} {percent(summary[name])}' for name in names]
         return '\n'.join([*lines, table.table, ' | '.join([*values, f'depth_L1 {summary["depth_L1"]:.3f} m'])])
-
-
-def _cameras(sample: dict) -> Cameras:
-    """The real cameras of a sample: uncropped original images with their own intrinsics, on the CPU, float32."""
-    for key in ('ref2cam', 'cam2img', 'ori_img_wh'):
-        if sample.get(key) is None:
-            raise ValueError(f'sample {sample_name(sample)} has no {key!r}, which rendering needs; PackOccInputs writes it')
-    ref2cam, K = (torch.from_numpy(np.asarray(sample[key], dtype=np.float32))[None] for key in ('ref2cam', 'cam2img'))
-    sizes = torch.from_numpy(np.rint(np.asarray(sample['ori_img_wh'])).astype(np.int64))[None]
-    return Cameras(ref2cam, K, sizes).checked(f'sample {sample_name(sample)}')
 
 
 def _confusion(pred: Tensor, gt: Tensor, num_classes: int) -> np.ndarray:

@@ -105,9 +105,10 @@ def test_same_integers_as_a_test_run_on_nuscenes(tool, streets, repo_root, tmp_p
     scale = get_benchmark(preset).gaussian_scale(VoxelGrid.build(grid))
     extra = [dict(type='RayIoUMetric', grid=grid, preset=preset, origins=cfg.test_dataloader.dataset)]
     extra.append(dict(type='RenderedImageMetric', grid=grid, gaussian_scale=scale, reduction=1))
-    arguments = ['--ray-iou', '--image-metrics']
+    extra.append(dict(type='RayProfileMetric', grid=grid, origins=cfg.test_dataloader.dataset))
+    arguments = ['--ray-iou', '--ray-profile', '--image-metrics']
     expected = run_in_process(cfg, tmp_path / 'pred', extra)
-    assert 0 < expected['occ/mIoU'] < 1 and 0 < expected['occ/RayIoU'] < 1
+    assert 0 < expected['occ/mIoU'] < 1 and 0 < expected['occ/RayIoU'] < 1 and 0 < expected['occ/ray_behind'] < 1
     config = repo_root / 'configs' / '_base_' / 'datasets' / f'synthetic-{preset}.py'
     for workers in ('0', '2'):
         out = tmp_path / f'metrics{workers}.json'
@@ -136,6 +137,7 @@ def drives(tmp_path_factory):
 
 VOXELS = {'mIoU', 'IoU', 'per_class'}
 RAYS = {'RayIoU', 'RayIoU@1', 'RayIoU@2', 'RayIoU@4'}
+PROFILES = {'ray_front', 'ray_behind', 'ray_surfaces', 'floaters', 'holes', 'ray_profile_per_range'}
 IMAGES = {'img_mIoU', 'img_IoU', 'bev_mIoU', 'depth_L1'}
 
 
@@ -145,7 +147,12 @@ PAINTED_WITH_IDS = ['--allow-new-keys', '--cfg-options', 'model.keep_logits=Fals
 @pytest.mark.parametrize(
     ('preset', 'expected', 'metrics', 'options'),
     [
-        ('occ3d', VOXELS | RAYS | IMAGES, ['--ray-iou', '--image-metrics', '--image-reduction', '2'], PAINTED_WITH_IDS),
+        (
+            'occ3d',
+            VOXELS | RAYS | IMAGES | PROFILES,
+            ['--ray-iou', '--ray-profile', '--image-metrics', '--image-reduction', '2'],
+            PAINTED_WITH_IDS,
+        ),
         ('surroundocc', VOXELS | RAYS, ['--ray-iou'], []),
         # its frames have no poses
         ('sscbench-kitti360', VOXELS | IMAGES, ['--image-metrics', '--image-reduction', '2'], []),
@@ -342,7 +349,8 @@ def test_arguments_that_do_not_fit(tool, tmp_path, capsys):
     arguments = full_size(tmp_path, 'occ3d', count=1)
     for extra, message in (
         (['--ray-iou'], '--ray-iou needs the places where rays start: give --origins FILE, or --config'),
-        (['--origins', 'o.npz'], '--origins belongs to --ray-iou, which is not given'),
+        (['--ray-profile'], '--ray-profile needs the places where rays start: give --origins FILE, or --config'),
+        (['--origins', 'o.npz'], '--origins belongs to --ray-iou and --ray-profile, which are not given'),
         (['--image-reduction', '4'], '--image-reduction belongs to --image-metrics, which is not given'),
         (['--out', str(tmp_path)], f"--out '{tmp_path}' is a folder; name the file to write"),
         (['--image-metrics'], '--image-metrics needs the cameras of every frame: give --config'),

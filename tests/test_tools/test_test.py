@@ -154,6 +154,23 @@ def test_metrics_are_added_by_flags():
     tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou', '--origins', 'o.npz']))
     assert [metric.type for metric in cfg.test_evaluator] == ['OccupancyMetric', 'RenderedImageMetric', 'RayIoUMetric']
     assert cfg.test_evaluator[2].origins == 'o.npz'
+    tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-profile']))
+    assert cfg.test_evaluator[3] == dict(type='RayProfileMetric', grid=voxels.grid, origins=rays.origins)
+
+
+def test_measured_depth_is_loaded_for_the_depth_metrics():
+    tool, cfg = evaluator_config()
+    with pytest.raises(tool.OccError, match='PackOccInputs'):
+        tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--depth-metrics']))
+    cfg.test_dataloader.dataset.pipeline = [dict(type='A'), dict(type='PackOccInputs', extra_meta_keys=('depth',))]
+    tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--depth-metrics', '--image-reduction', '4']))
+    steps = cfg.test_dataloader.dataset.pipeline
+    assert [step.type for step in steps] == ['A', 'LoadDepthPixels', 'PackOccInputs']
+    assert tuple(steps[2].extra_meta_keys) == ('depth', 'depth_pixels')
+    assert cfg.test_evaluator[1].type == 'RenderedDepthMetric' and cfg.test_evaluator[1].reduction == 4
+    # once more changes nothing
+    tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--depth-metrics']))
+    assert cfg.test_dataloader.dataset.pipeline == steps
 
 
 def test_image_metrics_take_the_policy_for_absent_classes_of_the_voxels():
@@ -179,9 +196,9 @@ def test_image_metrics_get_the_logits_unless_the_config_says_otherwise(wrap, con
 
 def test_metrics_that_cannot_be_added():
     tool, cfg = evaluator_config()
-    with pytest.raises(tool.OccError, match='--origins belongs to --ray-iou, which is not given'):
+    with pytest.raises(tool.OccError, match='--origins belongs to --ray-iou and --ray-profile'):
         tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--origins', 'o.npz']))
-    with pytest.raises(tool.OccError, match='--image-reduction belongs to --image-metrics, which is not given'):
+    with pytest.raises(tool.OccError, match='--image-reduction belongs to --image-metrics and --depth-metrics'):
         tool.add_metrics(cfg, tool.parse_args(['c', 'p', '--ray-iou', '--image-reduction', '4']))
     cfg.test_evaluator = dict(type='ToyOccMetric')
     with pytest.raises(tool.OccError, match='take grid and preset from the OccupancyMetric of test_evaluator'):

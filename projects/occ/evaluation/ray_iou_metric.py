@@ -1,20 +1,19 @@
 """RayIoU as a metric of mmengine."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmdet3d.registry import DATASETS, METRICS
+from mmdet3d.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from terminaltables import AsciiTable
 
 from ..structures import VoxelGrid
 from ..structures.benchmarks import get_benchmark
-from .functional import RayCounts, count_rays, origins_by_token, summarize_rays
+from .functional import RayCounts, count_rays, summarize_rays
 from .functional.report import percent
-from .ray_origin_files import read_ray_origins
+from .ray_origin_files import RayOrigins, load_ray_origins
 
 PUBLISHED_PRESET = 'occ3d'
 
@@ -48,7 +47,7 @@ class RayIoUMetric(BaseMetric):
     def __init__(
         self,
         grid: VoxelGrid | Mapping[str, Any],
-        origins: str | os.PathLike | Mapping[str, Any],
+        origins: RayOrigins,
         preset: str | None = None,
         thresholds: Sequence[float] = (1, 2, 4),
         collect_device: str = 'cpu',
@@ -60,12 +59,7 @@ class RayIoUMetric(BaseMetric):
         self.preset = None if preset is None else get_benchmark(preset)
         self.grid = VoxelGrid.build(grid)
         self.is_benchmark_grid = self.preset is not None and self.preset.check(self.grid)
-        if not isinstance(origins, Mapping):
-            origins = read_ray_origins(origins, self.grid.frame)
-        elif 'type' in origins:
-            dataset = _whole_dataset(origins)
-            origins = origins_by_token((dataset.get_data_info(i) for i in range(len(dataset))), self.grid)
-        self.origins: Mapping[str, np.ndarray] = origins
+        self.origins = load_ray_origins(origins, self.grid)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Appends the counts of every sample: (thresholds + 2, C) int64, right rays by threshold, true and predicted rays.
@@ -137,9 +131,3 @@ class RayIoUMetric(BaseMetric):
         table = AsciiTable(rows)
         table.justify_columns = {i: 'right' for i in range(1, len(rows[0]))}
         return '\n'.join([*lines, table.table, ' | '.join(f'{key} {percent(value)}' for key, value in summary.items())])
-
-
-def _whole_dataset(config: Mapping[str, Any]):
-    """The data set of a config with all its frames and without a pipeline."""
-    config = {key: value for key, value in config.items() if key not in ('indices', 'subset')}
-    return DATASETS.build({**config, 'pipeline': [], 'test_mode': True})

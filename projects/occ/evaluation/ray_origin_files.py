@@ -2,12 +2,18 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from mmdet3d.registry import DATASETS
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.file_arrays import load_arrays
 
+from ..structures import VoxelGrid
+from .functional import origins_by_token
+
+RayOrigins = str | os.PathLike | Mapping[str, Any]
 KEYS = ('tokens', 'origins', 'offsets', 'frame')
 
 
@@ -63,3 +69,29 @@ def read_ray_origins(path: str | os.PathLike, frame: str = 'ego') -> dict[str, n
     return {
         str(token): points[start:end] for token, start, end in zip(arrays['tokens'], offsets[:-1], offsets[1:], strict=True)
     }
+
+
+def load_ray_origins(origins: RayOrigins, grid: VoxelGrid) -> Mapping[str, np.ndarray]:
+    """Query origins from wherever a metric is told to take them.
+
+    Args:
+        origins: A file of :func:`write_ray_origins`; or the config of a data set (``dict(type=...)``) whose poses they are
+            computed from, whole scenes at once, whatever ``subset`` or ``indices`` say; or a dict token -> (T, 3), metres, in
+            ``grid.frame``.
+        grid: Voxel grid that the rays go through.
+
+    Returns:
+        Token -> (T, 3), metres.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged or in another reference frame.
+    """
+    if not isinstance(origins, Mapping):
+        return read_ray_origins(origins, grid.frame)
+    if 'type' not in origins:
+        return origins
+    # all frames, without a pipeline
+    config = {key: value for key, value in origins.items() if key not in ('indices', 'subset')}
+    dataset = DATASETS.build({**config, 'pipeline': [], 'test_mode': True})
+    return origins_by_token((dataset.get_data_info(i) for i in range(len(dataset))), grid)

@@ -3,7 +3,7 @@
 All need torch and numpy only but ``OccDataSample``, which needs mmengine and is loaded on first use.
 """
 
-from .cameras import Cameras
+from .cameras import Cameras, sample_cameras
 from .contracted_grid import ContractedGrid
 from .occ_batch import ImageList, OccBatch
 from .occ_field import OccField, free_background
@@ -34,6 +34,7 @@ __all__ = [
     'frustum_indices',
     'network_intrinsics',
     'project_voxel_centres',
+    'sample_cameras',
     'scaled_shape',
     'voxel_centres',
 ]

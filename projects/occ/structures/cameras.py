@@ -1,9 +1,10 @@
 """The cameras of a batch: what every network, renderer and target knows of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -307,3 +308,18 @@ class Cameras:
 
 _SHAPES = dict(K='(B, N, 3, 3)', sizes='(B, N, 2)', frame='(N,)', warp='(B, N, 3, 3)', network_projection='(B, N, 4, 4)')
 _MATRICES = ('ref2cam', 'K', 'warp', 'network_projection')
+
+
+def sample_cameras(sample: Mapping[str, Any]) -> Cameras:
+    """The real cameras of a data sample: uncropped original images with their own intrinsics, on the CPU, float32, B = 1.
+
+    Raises:
+        ValueError: If ``ref2cam``, ``cam2img`` or ``ori_img_wh`` is missing, or they are no cameras.
+    """
+    name = f'sample {sample.get("token", "<without token>")}'
+    for key in ('ref2cam', 'cam2img', 'ori_img_wh'):
+        if sample.get(key) is None:
+            raise ValueError(f'{name} has no {key!r}, which rendering needs; PackOccInputs writes it')
+    ref2cam, K = (torch.from_numpy(np.asarray(sample[key], dtype=np.float32))[None] for key in ('ref2cam', 'cam2img'))
+    sizes = torch.from_numpy(np.rint(np.asarray(sample['ori_img_wh'])).astype(np.int64))[None]
+    return Cameras(ref2cam, K, sizes).checked(name)

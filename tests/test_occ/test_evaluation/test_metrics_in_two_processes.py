@@ -25,7 +25,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np, torch
 import torch.distributed as dist
 from mmengine.evaluator import Evaluator
-from projects.occ.evaluation import OccupancyMetric, RayIoUMetric
+from projects.occ.evaluation import OccupancyMetric, RayIoUMetric, RayProfileMetric
 
 folder, grid, kinds = sys.argv[2], json.loads(sys.argv[3]), sys.argv[4].split(',')
 data = dict(np.load(f'{folder}/data.npz'))
@@ -37,6 +37,8 @@ if 'voxels' in kinds:
     metrics.append(OccupancyMetric(grid, **options))
 if 'rays' in kinds:
     metrics.append(RayIoUMetric(grid, origins, **options))
+if 'profiles' in kinds:
+    metrics.append(RayProfileMetric(grid, origins, **options))
 if 'images' in kinds:
     from projects.gaussrender.image_metric import RenderedImageMetric
 
@@ -76,7 +78,7 @@ def test_equal(tmp_path, repo_root):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    kinds = ['voxels', 'rays', 'images']
+    kinds = ['voxels', 'rays', 'profiles', 'images']
     env = dict(os.environ, MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), WORLD_SIZE='2', OMP_NUM_THREADS='1')
     arguments = [sys.executable, '-c', WORKER, str(repo_root), str(tmp_path), json.dumps(GRID), ','.join(kinds)]
     workers = [

@@ -3,14 +3,17 @@
 from .confusion import ABSENT_POLICIES, summarize_confusion, voxel_confusion
 from .depth_metrics import DEPTH_METRICS, depth_at_pixels, depth_metrics, summarize_depth_metrics
 from .image_metrics import depth_errors, summarize_images
+from .profile_sums import RANGE_BANDS, profile_means, profile_sums, query_rays
 from .ray_casting import cast_rays, ray_directions
 from .ray_casting_torch import cast_rays_torch
 from .ray_iou import RayCounts, count_rays, ray_iou, summarize_rays
 from .ray_origins import lidar_origins, origins_by_token
+from .ray_profile import first_surfaces, floaters_and_holes, ray_profile
 
 __all__ = [
     'ABSENT_POLICIES',
     'DEPTH_METRICS',
+    'RANGE_BANDS',
     'RayCounts',
     'cast_rays',
     'cast_rays_torch',
@@ -18,10 +21,16 @@ __all__ = [
     'depth_at_pixels',
     'depth_errors',
     'depth_metrics',
+    'first_surfaces',
+    'floaters_and_holes',
     'lidar_origins',
     'origins_by_token',
+    'profile_means',
+    'profile_sums',
+    'query_rays',
     'ray_directions',
     'ray_iou',
+    'ray_profile',
     'summarize_confusion',
     'summarize_depth_metrics',
     'summarize_images',

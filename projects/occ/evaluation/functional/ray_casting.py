@@ -62,6 +62,14 @@ def cast_rays(
     return depths, labels[cells[:, 0], cells[:, 1], cells[:, 2]], cells
 
 
+@numba.njit(cache=True, inline='always')
+def next_axis(t_x, t_y, t_z):
+    """Axis across which a ray leaves its cell, from the ranges of the three next borders; ties go to the later axis."""
+    if t_x < t_y:
+        return 0 if t_x < t_z else 2
+    return 1 if t_y < t_z else 2
+
+
 @numba.njit(cache=True, parallel=True, error_model='numpy')
 def _cast(labels, origins, ends, free_index, depths, cells):
     nx, ny, nz = labels.shape
@@ -85,10 +93,7 @@ def _cast(labels, origins, ends, free_index, depths, cells):
             inside = 0 <= x < nx and 0 <= y < ny and 0 <= z < nz
             if entered and not inside:
                 break
-            if t_x < t_y:
-                axis = 0 if t_x < t_z else 2
-            else:
-                axis = 1 if t_y < t_z else 2
+            axis = next_axis(t_x, t_y, t_z)
             leave = t_x if axis == 0 else (t_y if axis == 1 else t_z)
             if inside:
                 entered = True
