@@ -3,6 +3,15 @@
 from .confusion import ABSENT_POLICIES, summarize_confusion, voxel_confusion
 from .depth_metrics import DEPTH_METRICS, depth_at_pixels, depth_metrics, summarize_depth_metrics
 from .image_metrics import depth_errors, summarize_images
+from .paired_statistics import (
+    PairedDifference,
+    geometric_iou,
+    holm,
+    mean_iou,
+    paired_bootstrap,
+    ratio_of_sums,
+    ray_iou_of_counts,
+)
 from .profile_sums import RANGE_BANDS, profile_means, profile_sums, query_rays
 from .ray_casting import cast_rays, ray_directions
 from .ray_casting_torch import cast_rays_torch
@@ -14,6 +23,7 @@ __all__ = [
     'ABSENT_POLICIES',
     'DEPTH_METRICS',
     'RANGE_BANDS',
+    'PairedDifference',
     'RayCounts',
     'cast_rays',
     'cast_rays_torch',
@@ -23,13 +33,19 @@ __all__ = [
     'depth_metrics',
     'first_surfaces',
     'floaters_and_holes',
+    'geometric_iou',
+    'holm',
     'lidar_origins',
+    'mean_iou',
     'origins_by_token',
+    'paired_bootstrap',
     'profile_means',
     'profile_sums',
     'query_rays',
+    'ratio_of_sums',
     'ray_directions',
     'ray_iou',
+    'ray_iou_of_counts',
     'ray_profile',
     'summarize_confusion',
     'summarize_depth_metrics',
