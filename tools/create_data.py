@@ -1,25 +1,13 @@
 """Prepares data sets. ``python tools/create_data.py occ3d --help`` shows the options of a command. See docs/datasets.md."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-
-def _size(text: str) -> tuple[int, int]:
-    parts = text.lower().split('x')
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f'expected WIDTHxHEIGHT in pixels, e.g. 200x112, got {text!r}')
-    return int(parts[0]), int(parts[1])
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f'expected a whole number from 0 on, got {text!r}')
-    return int(text)
+from projects.preparation.command_line import add_check, add_workers, label_grid, pixels, tell_findings, whole_number  # noqa: E402
 
 
 def _add_synthetic(commands) -> None:
@@ -39,7 +27,7 @@ def _add_synthetic(commands) -> None:
     parser.add_argument('--scenes-train', type=int, default=8)
     parser.add_argument('--scenes-val', type=int, default=2)
     parser.add_argument('--frames', type=int, default=4, help='key frames per scene, half a second apart (default: 4)')
-    parser.add_argument('--image-size', type=_size, metavar='WxH', help="instead of the preset's, pixels")
+    parser.add_argument('--image-size', type=pixels, metavar='WxH', help="instead of the preset's, pixels")
     parser.add_argument('--voxel-size', type=float, metavar='M', help="instead of the preset's, metres")
     parser.add_argument(
         '--range',
@@ -63,7 +51,7 @@ def _add_synthetic(commands) -> None:
         '--raw-tables', action='store_true', help='also write the tables of a raw nuScenes download (nuscenes/synthetic-v1)'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace a generated data set of another configuration')
-    _add_check(parser)
+    add_check(parser)
     parser.set_defaults(run=_run_synthetic)
 
 
@@ -71,7 +59,7 @@ def _run_synthetic(args: argparse.Namespace) -> int:
     if args.check:
         from projects.preparation.check_synthetic import check_synthetic
 
-        return _report(check_synthetic(args.out, args.workers), args.report)
+        return tell_findings(check_synthetic(args.out, args.workers), args.report)
     from dataclasses import replace
 
     from projects.streets import NUSCENES_FORMATS, build_config, generate, generate_ddad
@@ -129,20 +117,6 @@ def _has_frames(path: Path) -> bool:
     return bool(load_numpy_pickle(str(path))['data_list'])
 
 
-def _add_workers(parser: argparse.ArgumentParser, what: str = 'processes') -> None:
-    default = min(8, os.cpu_count() or 1)
-    parser.add_argument('--workers', type=int, default=default, help=f'{what} (default: {default})')
-
-
-def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        '--check',
-        action='store_true',
-        help='write nothing; list what is missing or damaged. Prints nothing and exits with 0 if all is well, with 1 if not',
-    )
-    parser.add_argument('--report', type=Path, metavar='FILE', help='with --check: write every finding to this json file')
-
-
 def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
     parser = commands.add_parser(
         benchmark,
@@ -159,7 +133,7 @@ def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
     )
     parser.add_argument(
         '--camera-sweeps',
-        type=_count,
+        type=whole_number,
         default=0,
         metavar='N',
         help="write down N images of each camera before and after the key frame's, for neighbours='sweeps' (default: 0)",
@@ -170,20 +144,20 @@ def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
         metavar='FILE',
         help='with --check: annotation file below the data root; repeatable (default: all in the label folder and the root)',
     )
-    _add_check(parser)
-    _add_workers(parser, 'processes of --check')
+    add_check(parser)
+    add_workers(parser, 'processes of --check')
     parser.set_defaults(run=_run_nuscenes, benchmark=benchmark)
 
 
 def _run_nuscenes(args: argparse.Namespace) -> int:
     from projects.preparation.nuscenes import origin_frames, prepare_nuscenes
 
-    grid = _label_grid(args.benchmark, args.data_root)
+    grid = label_grid(args.benchmark, args.data_root)
     if args.check:
         from projects.preparation.check_nuscenes import check_nuscenes
 
         findings = check_nuscenes(args.benchmark, args.data_root, grid, args.nuscenes, args.labels, args.ann_file, args.workers)
-        return _report(findings, args.report)
+        return tell_findings(findings, args.report)
     from projects.occ.evaluation.functional import origins_by_token
     from projects.occ.evaluation.ray_origin_files import write_ray_origins
 
@@ -206,27 +180,6 @@ def _run_nuscenes(args: argparse.Namespace) -> int:
     return 0
 
 
-def _label_grid(benchmark: str, data_root: Path):
-    """The benchmark's grid; generated data say which one they have."""
-    from projects.occ.structures import VoxelGrid
-    from projects.occ.structures.benchmarks import get_benchmark
-    from projects.preparation.check_synthetic import read_marker
-
-    marker = read_marker(data_root)
-    if marker is not None and benchmark in marker['config']['grids']:
-        return VoxelGrid.build(marker['config']['grids'][benchmark])
-    return get_benchmark(benchmark).grid
-
-
-def _report(findings: list, path: Path | None) -> int:
-    from projects.preparation.findings import print_findings, write_findings
-
-    print_findings(findings)
-    if path is not None:
-        write_findings(findings, path)
-    return 1 if findings else 0
-
-
 def _add_kitti360(commands) -> None:
     parser = commands.add_parser(
         'sscbench-kitti360',
@@ -245,26 +198,26 @@ def _add_kitti360(commands) -> None:
         '--frame-map', type=Path, metavar='FILE', help='kitti_360_match.txt (or .gz): sequence, KITTI-360 image, SSCBench image'
     )
     parser.add_argument('--overwrite', action='store_true', help='convert labels again that exist')
-    _add_check(parser)
+    add_check(parser)
     parser.add_argument(
         '--depth',
         action=argparse.BooleanOptionalAction,
         help='with --check: whether every frame must have a depth map (default: if the folder depth exists)',
     )
-    _add_workers(parser)
+    add_workers(parser)
     parser.set_defaults(run=_run_kitti360)
 
 
 def _run_kitti360(args: argparse.Namespace) -> int:
     from projects.preparation.check_synthetic import read_marker
 
-    grid = _label_grid('sscbench-kitti360', args.data_root)
+    grid = label_grid('sscbench-kitti360', args.data_root)
     complete = read_marker(args.data_root) is None
     if args.check:
         from projects.preparation.check_kitti360 import check_kitti360
 
         findings = check_kitti360(args.data_root, grid, args.splits, complete, args.workers, args.depth)
-        return _report(findings, args.report)
+        return tell_findings(findings, args.report)
     from projects.preparation.kitti360 import prepare_kitti360
 
     for line in prepare_kitti360(
@@ -293,7 +246,7 @@ def _add_ddad(commands) -> None:
         '--splits', nargs='+', default=['train', 'val'], choices=('train', 'val', 'test'), help='default: train val'
     )
     parser.add_argument('--depth', type=Path, metavar='DIR', help='write the depth map of every image below DIR')
-    _add_check(parser)
+    add_check(parser)
     parser.add_argument('--masks', type=Path, metavar='DIR', help='with --check: folder of the self-occlusion masks')
     parser.add_argument(
         '--mask-pattern',
@@ -304,7 +257,7 @@ def _add_ddad(commands) -> None:
         '--mask-valid', choices=('zero', 'nonzero'), default='zero', help='values that show the scene (default: zero)'
     )
     parser.add_argument('--pseudo', type=Path, metavar='DIR', help='with --check: folder of the class maps of images')
-    _add_workers(parser)
+    add_workers(parser)
     parser.set_defaults(run=_run_ddad)
 
 
@@ -326,13 +279,46 @@ def _run_ddad(args: argparse.Namespace) -> int:
             complete=marker is None,
             workers=args.workers,
         )
-        return _report(findings, args.report)
+        return tell_findings(findings, args.report)
     from projects.preparation.ddad import export_depth_maps, prepare_ddad
 
     for path, count in prepare_ddad(args.data_root, args.splits).values():
         print(f'{path}: {count} frames')
     if args.depth is not None:
         print(f'{args.depth}: {export_depth_maps(args.data_root, args.depth, args.splits, args.workers)} depth maps')
+    return 0
+
+
+def _add_lidar_rays(commands) -> None:
+    parser = commands.add_parser(
+        'lidar-rays',
+        help="LiDAR depths and classes of image pixels in RenderOcc's files, or --check",
+        description='Projects the LiDAR sweep of every key frame into its images and writes <out>/depth_gt/<image>.bin and '
+        '<out>/seg_gt_lidarseg/<image>.bin. Files that exist are kept, so that an interrupted run goes on. LoadLidarRays reads '
+        'them with ray_files, or needs none and projects the sweeps itself. See docs/datasets.md, "LiDAR rays".',
+    )
+    parser.add_argument('ann_file', type=Path, nargs='+', metavar='INFOS.pkl', help='annotation files, of any known format')
+    parser.add_argument(
+        '--nuscenes', type=Path, default=Path('data/nuscenes'), help='folder of samples/ and lidarseg/ (default: data/nuscenes)'
+    )
+    parser.add_argument('--out', type=Path, help='folder to write to (default: that of --nuscenes)')
+    parser.add_argument('--min-depth', type=float, default=0.0, metavar='M', help='leave nearer points out (default: 0)')
+    parser.add_argument('--overwrite', action='store_true', help='write files again that exist')
+    add_check(parser)
+    add_workers(parser)
+    parser.set_defaults(run=_run_lidar_rays)
+
+
+def _run_lidar_rays(args: argparse.Namespace) -> int:
+    from projects.preparation.lidar_rays import check_lidar_rays, write_lidar_rays
+
+    out = args.out or args.nuscenes
+    if args.check:
+        return tell_findings(check_lidar_rays(args.ann_file, args.nuscenes, out, args.workers), args.report)
+    images, without = write_lidar_rays(args.ann_file, args.nuscenes, out, args.min_depth, args.overwrite, args.workers)
+    print(f'{out}: LiDAR rays of {images} images')
+    if without:
+        print(f'  {without} of them have depths alone: the annotation file names no point classes (nuScenes-lidarseg) for them')
     return 0
 
 
@@ -382,9 +368,9 @@ def _add_make_labels(commands) -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder to write gts/ (occ3d) or samples/ (surroundocc) to')
     parser.add_argument('--window', type=int, metavar='N', help='use N frames before and after each (default: the whole scene)')
     parser.add_argument('--ignore-point-classes', action='store_true', help='do not use lidarseg classes where there are some')
-    parser.add_argument('--image-size', type=_size, default=(1600, 900), metavar='WxH', help='default: 1600x900')
+    parser.add_argument('--image-size', type=pixels, default=(1600, 900), metavar='WxH', help='default: 1600x900')
     parser.add_argument('--compare', type=Path, metavar='DIR', help='other labels of the same frames, arranged as --out')
-    _add_workers(parser)
+    add_workers(parser)
     parser.set_defaults(run=_run_make_labels)
 
 
@@ -403,7 +389,7 @@ def _run_make_labels(args: argparse.Namespace) -> int:
     if args.config is not None:
         grid = VoxelGrid.build(Config.fromfile(str(args.config), import_custom_modules=False).grid.to_dict())
     else:
-        grid = _label_grid(args.format, args.nuscenes.parent)
+        grid = label_grid(args.format, args.nuscenes.parent)
     report = make_labels(scenes, grid, args.out, args.window, args.image_size, None, args.compare, args.workers)
     print(f'{args.out}: {report.frames} labels; voxels by class:')
     for class_id in sorted(range(grid.num_classes), key=lambda c: -report.counts[c]):
@@ -427,6 +413,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_nuscenes(commands, 'surroundocc', 'SurroundOcc-nuScenes', 'surroundocc_nuscenes')
     _add_kitti360(commands)
     _add_ddad(commands)
+    _add_lidar_rays(commands)
     _add_synthetic(commands)
     _add_convert(commands)
     _add_make_labels(commands)

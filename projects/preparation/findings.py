@@ -51,6 +51,8 @@ SECTIONS = {
     'lidar-missing': 'ddad',
     'image-mask-missing': 'ddad',
     'image-mask-damaged': 'ddad',
+    'rays-missing': 'lidar-rays',
+    'rays-damaged': 'lidar-rays',
     'class-map-missing': 'ddad',
     'class-map-damaged': 'ddad',
 }
