@@ -4,7 +4,6 @@ from .bevdet_encoder import BEVDetViewEncoder, LiftedScene
 from .bevdet_head import BEVDetOccHead, DensityOccHead, LiftedDepthLoss
 from .bevdet_segmentor import BEVDetSegmentor
 from .cost_volume import cost_volume
-from .density_loss import DensityOccLoss
 from .depth_net import CameraAwareDepthNet, LSSDepthNet
 from .image_networks import LSSFPN, SingleLevelFPN, StereoResNet, StereoSwinTransformer
 from .measured_depth import MeasuredDepth
@@ -16,7 +15,6 @@ __all__ = [
     'BEVDetViewEncoder',
     'CameraAwareDepthNet',
     'DensityOccHead',
-    'DensityOccLoss',
     'LSSDepthNet',
     'LSSFPN',
     'LSSFPN3D',

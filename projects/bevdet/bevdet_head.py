@@ -11,15 +11,11 @@ from mmdet3d.registry import MODELS
 from torch import Tensor, nn
 
 from projects.occ.models.base_occ_head import BaseOccHead
+from projects.occ.models.density_head import DensityBranches, softplus_mlp
 from projects.occ.structures import OccBatch, OccPrediction, VoxelGrid
 
 from .bevdet_encoder import LiftedScene
 from .geometry import DepthBins, block_bins, resize_volume
-
-
-def softplus_mlp(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two linear layers over the last axis with twice ``in_channels`` hidden units and softplus between them."""
-    return nn.Sequential(nn.Linear(in_channels, 2 * in_channels), nn.Softplus(), nn.Linear(2 * in_channels, out_channels))
 
 
 class LiftedSceneHead(BaseOccHead):
@@ -95,43 +91,29 @@ class BEVDetOccHead(LiftedSceneHead):
 
 
 @MODELS.register_module()
-class DensityOccHead(LiftedSceneHead):
-    """Predicts a density and the classes of occupied space apart, for supervision by rendering.
-
-    `RenderOcc: Vision-Centric 3D Occupancy Prediction with 2D Rendering Supervision <https://arxiv.org/abs/2309.09502>`_. The
-    logits of a prediction hold the scores of the occupied classes and, in the channel of the free class, the free score that
-    only a 3D loss trains; they are no joint distribution. What is occupied says the density.
+class DensityOccHead(DensityBranches, LiftedSceneHead):
+    """Predicts density and classes apart from the features of a last convolution, as RenderOcc does.
 
     Args:
         grid: The voxel grid.
-        final_softplus: Keep density and free score at or above 0.
+        final_softplus: See :class:`DensityBranches`, like the next three.
         threshold: Density above which a voxel is occupied.
+        joint: Logits are one distribution over all classes.
+        rule: What is occupied.
         **kwargs: See :class:`LiftedSceneHead`.
     """
 
     def __init__(
-        self, grid: VoxelGrid | Mapping[str, Any], final_softplus: bool = True, threshold: float = 8.5, **kwargs: Any
+        self,
+        grid: VoxelGrid | Mapping[str, Any],
+        final_softplus: bool = True,
+        threshold: float | None = 8.5,
+        joint: bool = False,
+        rule: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(grid=grid, **kwargs)
-        self.threshold = threshold
-        channels = self.final_conv.out_channels
-        self.density_mlp = softplus_mlp(channels, 2)
-        if final_softplus:
-            self.density_mlp.append(nn.Softplus())
-        self.semantic_mlp = softplus_mlp(channels, self.grid.num_classes - 1)
-
-    def outputs(self, feats: Tensor) -> dict[str, Any]:
-        """Logits (B, K, X, Y, Z) and density (B, X, Y, Z), unitless."""
-        density, free = self.density_mlp(feats).unbind(-1)
-        classes = self.semantic_mlp(feats).movedim(-1, 1)
-        before = self.grid.free_index
-        return dict(logits=[torch.cat((classes[:, :before], free.unsqueeze(1), classes[:, before:]), dim=1)], density=density)
-
-    def classify(self, prediction: OccPrediction) -> Tensor:
-        """Class ids (B, X, Y, Z) int64: the best occupied class where the density is above ``threshold``, free elsewhere."""
-        occupied = torch.tensor(self.grid.semantic_classes, device=prediction.density.device)
-        best = occupied[prediction.logits[-1][:, occupied].argmax(1)]
-        return torch.where(prediction.density > self.threshold, best, self.grid.free_index)
+        self.build_branches(self.final_conv.out_channels, final_softplus, threshold, joint, rule)
 
 
 @MODELS.register_module()

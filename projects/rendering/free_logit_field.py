@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from projects.occ.structures import ContractedGrid, OccField, OccPrediction, VoxelGrid
 
 BACKGROUNDS = ('zeros', 'free')
+DENSITIES = (None, 'logit', 'free')
 
 
 class FreeLogitField(nn.Module):
@@ -24,6 +25,9 @@ class FreeLogitField(nn.Module):
         background: What is seen where nothing is: ``'zeros'``, as in the original, whose grid reaches to the horizon; or
             ``'free'``, ``free_logit`` for the free class and zeros else, for grids that end, behind which there is sky.
         free_logit: See ``background``.
+        density: What a ray marcher reads as density. None: it follows from the opacity; ``'logit'``: the opposite of the free
+            logit itself, for OccNeRF's renderers; ``'free'``: the free logit, as GaussianOcc's renderer ``density`` does
+            although it means the opposite.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -37,6 +41,7 @@ class FreeLogitField(nn.Module):
         far_scales: Sequence[Sequence[float]] = (),
         background: str = 'zeros',
         free_logit: float = 5.0,
+        density: str | None = None,
     ) -> None:
         super().__init__()
         self.grid = VoxelGrid.build(grid)
@@ -45,6 +50,9 @@ class FreeLogitField(nn.Module):
             raise ValueError(
                 f'field: background must be one of {BACKGROUNDS} and scale above 0 metres, got {background!r} and {scale}'
             )
+        if density not in DENSITIES:
+            raise ValueError(f'field.density must be one of {DENSITIES}, got {density!r}')
+        self.density = density
         lattice = self.contraction or self.grid
         distance = lattice.centers().norm(dim=-1)
         scales = torch.full_like(distance, scale)
@@ -73,11 +81,13 @@ class FreeLogitField(nn.Module):
             )
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            opacity: Tensor = (-logits[:, self.grid.free_index]).sigmoid()
+            free = logits[:, self.grid.free_index]
+            opacity: Tensor = (-free).sigmoid()
         return OccField(
             grid=lattice,
             opacity=opacity,
             features=logits,
             background=self.background.to(logits.dtype),
             scales=self.scales.to(logits.dtype).expand(len(logits), *lattice.shape, 3),
+            density={None: None, 'logit': -free, 'free': free}[self.density],
         )

@@ -1,25 +1,16 @@
 """Loss terms that compare renderings with images, and regularisers of the field, by name (see ``losses.Term``)."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from projects.occ.structures import OccField
 
-from .losses import REGULARIZERS, TAKES, VIEW_ERRORS
+from .losses import REGULARIZERS, TAKES, VIEW_ERRORS, shares
 from .photometric import Neighbour, reprojection_error, smoothness
 from .regularizers import opacity_entropy, total_variation
 from .rendered import Rendered
-from .targets.images import IGNORE, ImageComparison
-
-
-def _shares(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Values (B, V) whose mean over a sample's views is the mean over all its pixels, and whether the sample has any."""
-    total = counts.sum(1, keepdim=True)
-    there = (total > 0).expand_as(sums)
-    return sums / total.clamp(min=torch.finfo(sums.dtype).tiny) * there * sums.shape[1], there
+from .targets.images import ImageComparison
 
 
 def _at_image_size(depth: Tensor, value: ImageComparison, min_depth: float, max_depth: float) -> Tensor:
@@ -69,7 +60,7 @@ def photometric_views(
     )
     error = error.where(counted, torch.zeros_like(error))
     views = pred.shape[:2]
-    return _shares(error.flatten(1).sum(1).view(views), counted.flatten(1).sum(1).view(views))
+    return shares(error.flatten(1).sum(1).view(views), counted.flatten(1).sum(1).view(views))
 
 
 def smooth_views(
@@ -87,47 +78,18 @@ def smooth_views(
     return values, torch.ones_like(values, dtype=torch.bool)
 
 
-def cross_entropy_views(
-    pred: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    lead: int,
-    class_weights: Sequence[float] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of rendered logits against class maps.
-
-    Args:
-        pred: (B, V, h, w, C), rendered logits.
-        value: (B, V, h, w) int64 class ids, -1 where there is none.
-        mask: (B, V, h, w) bool, pixels that count.
-        lead: 2.
-        class_weights: C numbers; they also weigh the mean. A class of weight 0 does not count.
-
-    Returns:
-        Values and validity, (B, V) each.
-
-    Raises:
-        ValueError: If the number of weights is not that of the logits.
-    """
-    if class_weights is not None and len(class_weights) != pred.shape[-1]:
-        raise ValueError(f'class_weights has {len(class_weights)} numbers for {pred.shape[-1]} rendered classes')
-    weights = pred.new_ones(pred.shape[-1]) if class_weights is None else pred.new_tensor(class_weights)
-    target = value if mask is None else value.masked_fill(~mask, IGNORE)
-    each = F.cross_entropy(pred.flatten(0, 3), target.flatten(), weights, ignore_index=IGNORE, reduction='none')
-    weight = weights[target.clamp(min=0)] * (target != IGNORE)
-    return _shares(each.view(target.shape).flatten(2).sum(2), weight.flatten(2).sum(2))
-
-
 def _opacity_entropy(rendered: Rendered, field: OccField) -> Tensor:
     return opacity_entropy(field.opacity)
 
 
-def _total_variation(rendered: Rendered, field: OccField) -> Tensor:
-    return total_variation(field.features)
+def _total_variation(rendered: Rendered, field: OccField, of: str = 'features') -> Tensor:
+    """Of the features, or of one number per voxel: ``'opacity'`` or ``'density'``."""
+    volume = getattr(field, of)
+    if volume is None:
+        raise ValueError(f'total_variation of {of!r}: the field has none; take a field with a density, or of=opacity')
+    return total_variation(volume if volume.dim() == 5 else volume.unsqueeze(1))
 
 
-VIEW_ERRORS.update(photometric=photometric_views, smooth=smooth_views, cross_entropy=cross_entropy_views)
-TAKES.update(
-    photometric=(('depth',), 'comparison'), smooth=(('depth',), 'comparison'), cross_entropy=(('features',), 'class ids')
-)
+VIEW_ERRORS.update(photometric=photometric_views, smooth=smooth_views)
+TAKES.update(photometric=(('depth',), 'comparison'), smooth=(('depth',), 'comparison'))
 REGULARIZERS.update(opacity_entropy=_opacity_entropy, total_variation=_total_variation)

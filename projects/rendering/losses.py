@@ -66,6 +66,13 @@ def view_means(errors: Tensor, mask: Tensor | None, lead: int = 2) -> tuple[Tens
     return torch.where(mask, errors, 0.0).sum(pixels) / count.clamp(min=1), count > 0
 
 
+def shares(sums: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (B, V) whose mean over a sample's views is the mean over all its pixels, and whether the sample has any."""
+    total = counts.sum(1, keepdim=True)
+    there = (total > 0).expand_as(sums)
+    return sums / total.clamp(min=torch.finfo(sums.dtype).tiny) * there * sums.shape[1], there
+
+
 # Errors of pixels by name: (pred, target, **options) -> (...), the last dimension of features is summed up.
 PIXEL_ERRORS: dict[str, Callable[..., Tensor]] = {'l1': semantic_l1, 'kl': semantic_kl, 'depth_l1': depth_l1}
 # Errors of whole views by name: (pred, target, mask, lead, **options) -> values and validity, both (B, N) or (B,).
@@ -79,6 +86,8 @@ TAKES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 # Regularisers by name: (rendered, field, **options) -> scalar; they have no target.
 REGULARIZERS: dict[str, Callable[..., Tensor]] = {}
+# The quantity of the rendering that a regulariser reads, where it reads one.
+READS: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,8 @@ class Term:
         """Errors of the views and whether they have any valid pixel, both (B, V) for images and (B,) for rays."""
         value, mask = target
         pred = getattr(rendered, self.quantity)
+        if rendered.valid is not None:
+            mask = rendered.valid if mask is None else mask & rendered.valid
         lead = rendered.depth.dim() - 2 if rendered.depth.dim() == 4 else 1
         options = self.options or {}
         if self.function in VIEW_ERRORS:

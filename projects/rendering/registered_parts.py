@@ -7,23 +7,27 @@ from mmdet3d.registry import MODELS
 
 from projects.occ.structures import VoxelGrid
 
-from . import image_terms  # noqa: F401  (names its terms)
+from .density_field import DensityField
 from .fields import ClassLogitsField
 from .free_logit_field import FreeLogitField
 from .key_cameras import KeyFrameCameras
 from .losses import Term
+from .march import MarchRenderer
 from .rig_depth import RigDepthLoss
 from .splat import SplatRenderer
 from .supervision import RenderSupervision, SupervisionGroup
-from .targets import ImageTarget, LabelTarget
+from .targets import ImageTarget, LabelTarget, RayTarget
 from .views import MeasuredRays, SampledCameras
 
 for _part in (
     ClassLogitsField,
+    DensityField,
     FreeLogitField,
     KeyFrameCameras,
     LabelTarget,
+    MarchRenderer,
     MeasuredRays,
+    RayTarget,
     RigDepthLoss,
     SampledCameras,
     SplatRenderer,
@@ -55,6 +59,7 @@ class ConfiguredSupervision(RenderSupervision):
         renderer: Config of the renderer.
         target: Config of the target.
         terms: Loss name -> arguments of :class:`Term`.
+        weight: Factor of all terms.
     """
 
     def __init__(
@@ -65,10 +70,11 @@ class ConfiguredSupervision(RenderSupervision):
         renderer: Mapping[str, Any],
         target: Mapping[str, Any],
         terms: Mapping[str, Mapping[str, Any]],
+        weight: float = 1.0,
     ) -> None:
         grid = VoxelGrid.build(grid)
         parts = (MODELS.build(part, default_args=dict(grid=grid)) for part in (field, views, renderer, target))
-        super().__init__(*parts, {name: Term(**term) for name, term in terms.items()})
+        super().__init__(*parts, {name: Term(**term) for name, term in terms.items()}, weight)
 
 
 @MODELS.register_module(name='SupervisionGroup')

@@ -17,6 +17,7 @@ class Rendered:
         weights: (..., S), blending weights of the samples along a ray, or None.
         t: (..., S), ranges of these samples, metres, or None.
         distortion: (...), how far the weights of a ray spread (mip-NeRF 360, equation 15), or None.
+        valid: (...) bool, False for rays that fill up a batch and count nowhere, or None: all count.
     """
 
     features: Tensor
@@ -26,3 +27,4 @@ class Rendered:
     weights: Tensor | None = None
     t: Tensor | None = None
     distortion: Tensor | None = None
+    valid: Tensor | None = None

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projects.occ.structures import Cameras, ContractedGrid, OccField, VoxelGrid
+from projects.occ.structures import Cameras, ContractedGrid, OccField, Rays, VoxelGrid
 
 from .footprint import FOV_Y, horizontal_footprint
 from .half_space import half_space
+from .ray_pixels import render_pixels
 from .rendered import Rendered
 
 IDENTITY_QUAT = (1.0, 0.0, 0.0, 0.0)
@@ -32,6 +33,13 @@ def load_rasterizer() -> ModuleType:
             'pip install --no-build-isolation -e extensions/diff-gaussian-rasterization'
         ) from error
     return gaussian_rasterization
+
+
+def shown_voxels(field: OccField, known: Tensor | None) -> Tensor | None:
+    """(B, X, Y, Z) bool, voxels that take part and may be shown, or None for all."""
+    if field.keep is None or known is None:
+        return field.keep if known is None else known
+    return field.keep & known
 
 
 def visible_voxels(centers: Tensor, cameras: Cameras) -> Tensor:
@@ -112,6 +120,7 @@ class SplatRenderer(nn.Module):
         settings: Fields of ``gaussian_rasterization.RasterSettings``, for example ``dict(jacobian_clamp='offcentre')``.
         fov_y: ``'own'``: both focal lengths decide the footprint of a Gaussian. ``'x'``: the horizontal one alone, as in
             GaussianOcc's released renderer and its published weights; for round Gaussians, see ``horizontal_footprint``.
+        ray_reduction: For rays, which are rendered as pixels of whole images: these are smaller by this factor.
 
     Raises:
         TypeError: If a setting is unknown.
@@ -120,7 +129,7 @@ class SplatRenderer(nn.Module):
     """
 
     # what it looks through, and which quantities it renders
-    accepts = (Cameras,)
+    accepts = (Cameras, Rays)
     quantities = ('features', 'depth', 'alpha')
 
     def __init__(
@@ -130,6 +139,7 @@ class SplatRenderer(nn.Module):
         backend: str | None = None,
         settings: Mapping[str, Any] | None = None,
         fov_y: str = 'own',
+        ray_reduction: float = 1.0,
     ) -> None:
         super().__init__()
         self.grid = VoxelGrid.build(grid)
@@ -138,7 +148,9 @@ class SplatRenderer(nn.Module):
             raise ValueError(f'gaussian_scale must be a positive length in metres, got {gaussian_scale}')
         if fov_y not in FOV_Y:
             raise ValueError(f'renderer.fov_y must be one of {FOV_Y}, got {fov_y!r}')
-        self.fov_y = fov_y
+        if not ray_reduction >= 1:
+            raise ValueError(f'renderer.ray_reduction must be at least 1, got {ray_reduction}')
+        self.fov_y, self.ray_reduction = fov_y, ray_reduction
         self.backend = backend
         self.settings = dict(settings or {})
         check_rasterizer(self.backend, self.settings)
@@ -151,19 +163,24 @@ class SplatRenderer(nn.Module):
             self._centers[key] = grid.centers(device, torch.float64).to(dtype).view(-1, 3)
         return self._centers[key]
 
-    def forward(self, field: OccField, cameras: Cameras, known: Tensor | None = None, cull: str | None = None) -> Rendered:
-        """Renders B samples into V views each, whose images all have one size.
+    def forward(
+        self, field: OccField, cameras: Cameras | Rays, known: Tensor | None = None, cull: str | None = None
+    ) -> Rendered:
+        """Renders B samples into V views each, whose images all have one size, or along B x R rays that are pixels of cameras.
 
         Args:
             field: B fields.
-            cameras: B x V cameras.
+            cameras: B x V cameras; or rays, see :func:`render_pixels`.
             known: (B, X, Y, Z) bool, voxels that may be shown, the same for all views, or None for all.
             cull: Which voxels a view leaves out, a key of :data:`CULLS`: ``'inside'`` keeps those whose centre lies inside the
                 image. None keeps all.
 
         Returns:
-            Rendered: (B, V, H, W, ...), in the number format of the field; differentiable in everything that the field holds.
+            Rendered: (B, V, H, W, ...) or (B, R, ...), in the number format of the field; differentiable in everything that
+            the field holds.
         """
+        if isinstance(cameras, Rays):
+            return render_pixels(self, field, cameras, known, cull, self.ray_reduction)
         opacity = field.opacity.flatten(1)  # (B, P)
         cameras = cameras.to(device=opacity.device, dtype=opacity.dtype)
         centers = self.centers(field.grid, opacity.device, opacity.dtype)
@@ -187,15 +204,12 @@ class SplatRenderer(nn.Module):
     @torch.no_grad()
     def _shown(field: OccField, cameras: Cameras, known: Tensor | None, cull: str | None, centers: Tensor) -> Tensor | None:
         """Voxels (B, V or 1, P) that the views show, or None for all."""
-        parts = [part.flatten(1)[:, None] for part in (field.keep, known) if part is not None]
-        if cull is not None:
-            parts.append(CULLS[cull](centers, cameras))
-        if not parts:
-            return None
-        shown = parts[0]
-        for part in parts[1:]:
-            shown = shown & part
-        return shown
+        shown = shown_voxels(field, known)
+        shown = None if shown is None else shown.flatten(1)[:, None]
+        if cull is None:
+            return shown
+        inside = CULLS[cull](centers, cameras)
+        return inside if shown is None else shown & inside
 
     def _rasterize(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from projects.occ.structures import Cameras, OccBatch, OccField, OccPrediction, Rays
 
-from .losses import TAKES, Term, assemble
+from .losses import READS, TAKES, Term, assemble
 from .rendered import Rendered
 from .targets import Target
 
@@ -86,9 +86,10 @@ class RenderSupervision(nn.Module):
         renderer: Module ``(OccField, Cameras or Rays, known=, cull=) -> Rendered`` with ``accepts`` and ``quantities``.
         target: A :class:`Target`.
         terms: Loss name -> :class:`Term`, or a dict of its arguments.
+        weight: Factor of all terms, for example 0.1 beside voxel losses (UniOcc).
 
     Raises:
-        ValueError: If the parts do not fit together.
+        ValueError: If the parts do not fit together, or the weight is not above 0.
     """
 
     def __init__(
@@ -98,8 +99,12 @@ class RenderSupervision(nn.Module):
         renderer: nn.Module,
         target: Target,
         terms: Mapping[str, Term | Mapping[str, Any]],
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if not weight > 0:
+            raise ValueError(f'the weight of a supervision must be above 0, got {weight}; leave the supervision out instead')
+        self.weight = weight
         self.field, self.views, self.renderer, self.target = field, views, renderer, target
         self.terms = {name: term if isinstance(term, Term) else Term(**term) for name, term in terms.items()}
         check_parts(field, views, renderer, target, self.terms)
@@ -128,7 +133,8 @@ class RenderSupervision(nn.Module):
         views = {
             kind: view.to(device=field.opacity.device, dtype=field.opacity.dtype) for kind, view in self.views(batch).items()
         }
-        return rendered_losses(field, views, self.renderer, self.target, self.terms, batch, self.views.cull)
+        losses = rendered_losses(field, views, self.renderer, self.target, self.terms, batch, self.views.cull)
+        return losses if self.weight == 1 else {name: self.weight * value for name, value in losses.items()}
 
 
 def check_parts(field: Any, views: Any, renderer: Any, target: Target, terms: Mapping[str, Term]) -> None:
@@ -146,6 +152,17 @@ def check_parts(field: Any, views: Any, renderer: Any, target: Target, terms: Ma
             f'{names["views"]} gives {views.gives.__name__}, but {names["renderer"]} renders {taken} only; take another '
             'renderer or other views'
         )
+    meant, read = getattr(field, 'density_form', None), getattr(renderer, 'form', None)
+    if None not in (meant, read) and meant != read:
+        raise ValueError(
+            f'the density of {names["field"]} is of the form {meant!r}, but {names["renderer"]} reads it as {read!r}; set '
+            'field.form or renderer.form'
+        )
+    if views.gives not in target.takes_views:
+        raise ValueError(
+            f'{names["target"]} has values for {[kind.__name__ for kind in target.takes_views]} only, but {names["views"]} '
+            f'gives {views.gives.__name__}; take other views or another target'
+        )
     if target.needs_real_cameras and not getattr(views, 'gives_real_cameras', False):
         raise ValueError(
             f'{names["target"]} compares with what belongs to the real cameras of the key frame, but {names["views"]} gives '
@@ -157,6 +174,12 @@ def check_parts(field: Any, views: Any, renderer: Any, target: Target, terms: Ma
         if term.view not in views.kinds:
             raise ValueError(f'term {name!r} reads the view {term.view!r}, but {names["views"]} gives {list(views.kinds)}')
         if term.regularizes:
+            needed = READS.get(term.function)
+            if needed is not None and needed not in renderer.quantities:
+                raise ValueError(
+                    f'term {name!r}: {term.function!r} reads {needed!r}, which {names["renderer"]} does not render: it renders '
+                    f'{renderer.quantities}; set its options (renderer.distortion) or take another one'
+                )
             continue
         for role, part in (('target', target), ('renderer', renderer)):
             if term.quantity not in part.quantities:

@@ -86,7 +86,12 @@ class MeasuredRays(nn.Module):
     """The rays that the data set measured: LiDAR points seen as pixels of cameras, ``batch.rays``.
 
     Args:
+        min_depth: Rays with a measured depth up to this are left out, metres.
+        max_depth: Rays with a larger measured depth are left out, metres; RenderOcc: 52.
         grid: Not needed; every view provider is given it.
+
+    Raises:
+        ValueError: If the limits are not in order.
     """
 
     gives = Rays
@@ -94,15 +99,25 @@ class MeasuredRays(nn.Module):
     kinds = ('ray',)
     cull: Mapping[str, str | None] = {'ray': None}
 
-    def __init__(self, grid: VoxelGrid | Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, min_depth: float = 0.0, max_depth: float = 52.0, grid: VoxelGrid | Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
+        if not 0 <= min_depth < max_depth:
+            raise ValueError(f'views.min_depth must lie between 0 and max_depth, got {min_depth} and {max_depth}')
+        self.min_depth, self.max_depth = min_depth, max_depth
 
     def forward(self, batch: OccBatch) -> dict[str, Rays]:
-        """The rays of the batch.
+        """The rays of the batch; those that are not finite or too near or far do not count.
 
         Raises:
             ValueError: If the batch has none.
         """
-        if batch.rays is None:
+        rays = batch.rays
+        if rays is None:
             raise ValueError(f'the samples {batch.tokens} have no rays; put the transform that makes them into the pipeline')
-        return {'ray': replace(batch.rays, valid=batch.rays.valid & torch.isfinite(batch.rays.direction).all(-1))}
+        valid = rays.valid & torch.isfinite(rays.direction).all(-1) & torch.isfinite(rays.origin).all(-1)
+        if rays.depth is not None:
+            valid = valid & (rays.depth > self.min_depth) & (rays.depth <= self.max_depth)
+        cameras = batch.cameras if rays.view is not None and rays.cameras is None else rays.cameras
+        return {'ray': replace(rays, valid=valid, cameras=cameras)}

@@ -7,9 +7,11 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import init_default_scope
 from official_config import batch_from_official, model_config_from_official
+from published_rays import NAMES, published_rays, published_supervision, ray_grid
 
 from projects.bevdet.checkpoint import to_project
 from projects.bevdet.geometry import block_bins, camera_vector, frustum_pixels, lift_points, normalise_positions, warp_cells
+from projects.rendering import DensityField
 
 FILE = 'bevstereo_occ_small.pt'
 HOSTS = ('r50_stereo', 'swin_stereo', 'r50_single')
@@ -316,7 +318,7 @@ def test_training_step(golden, with_cp):
 
 
 def test_density_head(golden):
-    """RenderOcc's head and 3D losses on a host of this family."""
+    """RenderOcc's head, all seven losses and the gradients of the whole network on a host of this family."""
     case = load_case(golden, 'renderocc')
     host = load_case(golden, golden['renderocc']['host_case'])
     model = build_model(case, density=True)
@@ -326,10 +328,25 @@ def test_density_head(golden):
     model.eval()
     model.occ_head.loss_occ.class_weights = case['state_dict']['semantic_loss.weight'].tolist()
     batch = batch_from_official(host, host['model'])
+    batch.rays = published_rays(case['inputs']['rays'], host['inputs']['bda'])
+    nerf_head, world = case['config']['nerf_head'], case['config']['world_len']
+    supervision = published_supervision(
+        ray_grid(nerf_head['point_cloud_range'], (world, world, 16)),
+        nerf_head['radius'],
+        case['state_dict']['semantic_loss.weight'].tolist(),
+        DensityField(model.grid),
+    )
     prediction = model.encode_decode(batch)
     ours = model.occ_head.loss_by_feat(prediction, batch)
     names = dict(loss_occ_geo_0='loss_3d_geo', loss_occ_sem_0='loss_3d_sem', loss_lss_depth='loss_lss_depth')
     assert_losses_close({names[name]: value for name, value in ours.items()}, {n: case['losses'][n] for n in names.values()})
+    rays = supervision.loss(prediction, batch)
+    theirs = {name: case['losses'][name] for name in NAMES.values()}
+    assert_losses_close({NAMES[name]: value for name, value in rays.items()}, theirs, rtol=1e-4)
+    assert {*names.values(), *NAMES.values()} == set(case['losses'])
+    model.zero_grad(set_to_none=True)
+    sum({**ours, **rays}.values()).backward()
+    assert_gradients_close(model, case['grads'], case['grad_norms'])
     free = model.grid.free_index
     pair = torch.stack((prediction.density, prediction.logits[-1][:, free]), dim=-1)
     assert_close(pair, case['outputs']['density_prob'])

@@ -9,7 +9,6 @@ from torch.testing import assert_close
 
 from projects.occ.structures import Cameras, ContractedGrid, OccBatch, OccPrediction, VoxelGrid
 from projects.rendering import FreeLogitField, ImageTarget, KeyFrameCameras, RenderSupervision, SplatRenderer
-from projects.rendering import image_terms as _image_terms  # noqa: F401
 from projects.rendering.footprint import quaternion_of
 from projects.rendering.frame_images import frame_images, frame_motions
 from projects.rendering.half_space import half_space

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from projects.rendering.ray_losses import EPSILON, last_entropy, log_class_weights, ray_cross_entropy, silog
+from projects.rendering.ray_losses import EPSILON, last_entropy, log_class_weights, silog
+from projects.rendering.ray_terms import cross_entropy_views
 
 TIGHT = dict(rtol=1e-9, atol=1e-12)
 
@@ -50,17 +51,43 @@ def test_last_entropy(golden):
 def test_cross_entropy(golden):
     weights = log_class_weights(golden['ce/occ3d_freq18'])[:17]
     torch.testing.assert_close(weights, golden['ce/renderocc_weights17'], **TIGHT)
-    loss = ray_cross_entropy(golden['ce/logits17'], golden['ce/target17'], weights)
-    torch.testing.assert_close(loss, golden['ce/renderocc_loss'], **TIGHT)
-    loss = ray_cross_entropy(golden['ce/logits18'], golden['ce/target18'], golden['ce/gaussianocc_weights18'], ignore=-1)
-    torch.testing.assert_close(loss, golden['ce/gaussianocc_loss_ignore_m1'], **TIGHT)
+    logits, target = golden['ce/logits17'][None], golden['ce/target17'][None]
+    loss, valid = cross_entropy_views(logits, target, None, 1, weights.tolist())
+    torch.testing.assert_close(loss, golden['ce/renderocc_loss'][None], **TIGHT)
+    assert valid.tolist() == [True]
+    by_counts, _ = cross_entropy_views(logits, target, None, 1, class_counts=golden['ce/occ3d_freq18'][:17].tolist())
+    torch.testing.assert_close(by_counts, loss, **TIGHT)
+    probabilities, _ = cross_entropy_views(logits.softmax(-1), target, None, 1, weights.tolist(), probabilities=True)
+    torch.testing.assert_close(probabilities, loss, **TIGHT)
+    target = golden['ce/target18'][None]
+    loss, _ = cross_entropy_views(
+        golden['ce/logits18'][None], target, target >= 0, 1, golden['ce/gaussianocc_weights18'].tolist()
+    )
+    torch.testing.assert_close(loss, golden['ce/gaussianocc_loss_ignore_m1'][None], **TIGHT)
+
+
+def test_cross_entropy_of_views_is_that_of_all_their_pixels():
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 3, 4, 5, 6, generator=generator), torch.randint(0, 6, (2, 3, 4, 5), generator=generator)
+    mask = torch.rand(2, 3, 4, 5, generator=generator) < 0.5
+    views, valid = cross_entropy_views(logits, target, mask, 2)
+    rays, _ = cross_entropy_views(logits.flatten(1, 3), target.flatten(1), mask.flatten(1), 1)
+    assert valid.all()
+    torch.testing.assert_close(views.mean(1), rays)
 
 
 def test_cross_entropy_without_rays():
-    logits = torch.randn(4, 3, requires_grad=True)
-    loss = ray_cross_entropy(logits, torch.full((4,), 255), torch.ones(3))
-    assert loss == 0 and torch.equal(torch.autograd.grad(loss, logits)[0], torch.zeros(4, 3))
-    assert ray_cross_entropy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)) == 0
+    logits = torch.randn(1, 4, 3, requires_grad=True)
+    loss, valid = cross_entropy_views(logits, torch.full((1, 4), 255), torch.zeros(1, 4, dtype=torch.bool), 1)
+    assert loss == 0 and not valid.any() and (torch.autograd.grad(loss.sum(), logits)[0] == 0).all()
+    loss, _ = cross_entropy_views(torch.zeros(1, 0, 3), torch.zeros(1, 0, dtype=torch.long), None, 1)
+    assert loss == 0
+
+
+@pytest.mark.parametrize('options', [dict(class_weights=[1.0]), dict(class_weights=[1.0] * 3, class_counts=[9.0] * 3)])
+def test_weights_of_other_classes(options):
+    with pytest.raises(ValueError, match='class_weights'):
+        cross_entropy_views(torch.zeros(1, 2, 3), torch.zeros(1, 2).long(), None, 1, **options)
 
 
 def test_class_weights_need_counts():

@@ -2,9 +2,20 @@
 
 from .base_occ_head import BaseOccHead
 from .data_preprocessor import OccDataPreprocessor
+from .density_head import DensityHead
+from .density_loss import DensityOccLoss
 from .grid_mask import OccGridMask
 from .occ_segmentor import OccSegmentor
 from .occupancy_loss import OccupancyLoss
 from .timm_backbone import TimmBackbone
 
-__all__ = ['BaseOccHead', 'OccDataPreprocessor', 'OccGridMask', 'OccSegmentor', 'OccupancyLoss', 'TimmBackbone']
+__all__ = [
+    'BaseOccHead',
+    'DensityHead',
+    'DensityOccLoss',
+    'OccDataPreprocessor',
+    'OccGridMask',
+    'OccSegmentor',
+    'OccupancyLoss',
+    'TimmBackbone',
+]

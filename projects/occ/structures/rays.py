@@ -26,6 +26,7 @@ class Rays:
         depth: (B, R), measured depth along the optical axis, metres, or None.
         labels: (B, R) int64, measured class, the ignore index of the grid where unknown, or None.
         frame: (B, R) int64, offset of the frame that the ray was measured in, or None.
+        cameras: B x V cameras (:class:`Cameras`) that ``view`` and ``uv`` refer to, or None.
     """
 
     origin: Tensor
@@ -37,14 +38,18 @@ class Rays:
     depth: Tensor | None = None
     labels: Tensor | None = None
     frame: Tensor | None = None
+    cameras: Any = None
 
     def __post_init__(self) -> None:
         lead = self.origin.shape[:-1]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            expected = (*lead, {'origin': 3, 'direction': 3, 'uv': 2}[field.name]) if field.name in _VECTORS else lead
-            if value is not None and tuple(value.shape) != tuple(expected):
-                raise ValueError(f'rays: {field.name} must be {tuple(expected)} like origin, got {tuple(value.shape)}')
+        for name, value in self._tensors().items():
+            expected = (*lead, _VECTORS[name]) if name in _VECTORS else lead
+            if tuple(value.shape) != tuple(expected):
+                raise ValueError(f'rays: {name} must be {tuple(expected)} like origin, got {tuple(value.shape)}')
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What is there, by name."""
+        return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
 
     @property
     def batch_size(self) -> int:
@@ -61,7 +66,7 @@ class Rays:
         """One batch of samples with different numbers of rays, padded with rays that are not valid.
 
         Args:
-            items: Rays of one or more samples each. What one of them lacks, the batch lacks.
+            items: Rays of one or more samples each, without cameras. What one of them lacks, the batch lacks.
             ignore_index: Label of the padding.
         """
         count = max(item.num_rays for item in items)
@@ -75,29 +80,28 @@ class Rays:
 
         return cls(
             **{
-                field.name: torch.cat([padded(item, field.name) for item in items])
-                for field in fields(cls)
-                if all(getattr(item, field.name) is not None for item in items)
+                name: torch.cat([padded(item, name) for item in items])
+                for name in items[0]._tensors()
+                if all(getattr(item, name) is not None for item in items)
             }
         )
 
     def samples(self, indices: Sequence[int]) -> 'Rays':
         """The rays of the samples ``indices`` of the batch."""
         indices = list(indices)
-        return Rays(**{f.name: None if (value := getattr(self, f.name)) is None else value[indices] for f in fields(self)})
+        taken = {name: value[indices] for name, value in self._tensors().items()}
+        return Rays(**taken, cameras=self.cameras and self.cameras.samples(indices))
 
     def to(self, *args: Any, **kwargs: Any) -> 'Rays':
         """The same rays with ``Tensor.to(*args, **kwargs)`` applied; numbers that are no floats only move."""
         changed = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                moved = value.to(*args, **kwargs)
-                changed[field.name] = moved if value.is_floating_point() else moved.to(value.dtype)
-        return Rays(**changed)
+        for name, value in self._tensors().items():
+            moved = value.to(*args, **kwargs)
+            changed[name] = moved if value.is_floating_point() else moved.to(value.dtype)
+        return Rays(**changed, cameras=self.cameras and self.cameras.to(*args, **kwargs))
 
 
-_VECTORS = ('origin', 'direction', 'uv')
+_VECTORS = dict(origin=3, direction=3, uv=2)
 # rays that point along x from the origin of the frame, with no measurement
 _PADDING = dict(
     origin=0.0, direction=(1.0, 0.0, 0.0), depth_per_range=1.0, valid=False, view=-1, uv=0.0, depth=0.0, labels=255, frame=0

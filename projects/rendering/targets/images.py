@@ -48,6 +48,7 @@ class ImageTarget(nn.Module, Target):
     """
 
     value_kinds = {'depth': 'comparison', 'features': 'class ids'}
+    takes_views = (Cameras,)
     needs_real_cameras = True
 
     def __init__(

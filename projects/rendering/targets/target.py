@@ -21,12 +21,14 @@ class Target(ABC):
         quantities: Names of the quantities of :class:`Rendered` that it has values for.
         value_kinds: What the value of a quantity is, if it is no ``'image'`` shaped like the rendered one: ``'class ids'`` of
             pixels, or a ``'comparison'`` with other images.
+        takes_views: The kinds of views that it has values for.
         needs_real_cameras: Whether its values belong to all cameras of the key frame, unmoved and in their order.
     """
 
     reads: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
     value_kinds: Mapping[str, str] = {}
+    takes_views: tuple[type, ...] = (Cameras, Rays)
     needs_real_cameras: bool = False
 
     def known(self, batch: OccBatch) -> Tensor | None:
