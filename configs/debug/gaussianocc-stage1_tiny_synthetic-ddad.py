@@ -39,7 +39,7 @@ model = dict(
         max_depth=80.0,
     ),
     pose_network=dict(backbone=dict(depth=18, base_channels=16, init_cfg=None), in_channels=128, hidden_channels=64),
-    loss=dict(far=80.0, warmup_steps=200),
+    loss=dict(far=80.0, warmup_steps=200, automask=False),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[10], gamma=0.1)]

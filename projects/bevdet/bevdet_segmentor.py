@@ -1,10 +1,11 @@
 """The network frame of the family: features of several frames, older ones without gradients."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from mmdet3d.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from projects.occ.models import OccSegmentor
 from projects.occ.structures import OccBatch, OccPrediction
@@ -22,7 +23,27 @@ class BEVDetSegmentor(OccSegmentor):
 
     The batch holds the views of the frames 0, -1, -2, ..., as many as ``view_encoder.num_read``, with the same sensors in the
     same order.
+
+    Args:
+        history_eval: Read earlier frames in evaluation mode: no dropout, and batch norms with the statistics that they have.
+            False, as published weights were trained: they count in the statistics, and move them, like the key frame.
+        **kwargs: Arguments of :class:`OccSegmentor`.
     """
+
+    def __init__(self, *args, history_eval: bool = False, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.history_eval = history_eval
+
+    @contextmanager
+    def _in_history(self) -> Iterator[None]:
+        """No gradients; with ``history_eval`` evaluation mode, and the modes as they were afterwards."""
+        training = [module for module in self.modules() if module.training] if self.history_eval else []
+        try:
+            _set_training(training, False)
+            with torch.no_grad():
+                yield
+        finally:
+            _set_training(training, True)
 
     def _features(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """Stereo features (B, N, C4, H/4, W/4) or None, and features (B, N, C, h, w), of images (B, N, 3, H, W) of a frame."""
@@ -44,7 +65,7 @@ class BEVDetSegmentor(OccSegmentor):
         volumes, previous = [], None
         for age in (*history, 0):
             frame = batch.at(-age)
-            with nullcontext() if age == 0 else torch.no_grad():
+            with self._in_history() if age else nullcontext():
                 if age == encoder.num_frames:
                     stereo = self.img_backbone.first_stage(frame.images.flatten(0, 1)).unflatten(0, frame.images.shape[:2])
                 else:
@@ -64,3 +85,9 @@ class BEVDetSegmentor(OccSegmentor):
     def encode_decode(self, batch: OccBatch) -> OccPrediction:
         """The whole network: images of all frames to voxel logits of the key frame."""
         return self.occ_head(self.encode(batch))
+
+
+def _set_training(modules: list[nn.Module], mode: bool) -> None:
+    """Each module for itself: parts that stay in evaluation mode keep it."""
+    for module in modules:
+        module.training = mode

@@ -29,6 +29,8 @@ class RigDepthLoss(nn.Module):
         pairs: Ordered pairs (target, source) of cameras; None: each with both neighbours in the order of the data set, which
             has to go around the vehicle.
         literal: See :func:`cross_view_loss`.
+        automask: Whether the neighbours as they are compete with the warped ones. A network that starts from nothing may then
+            turn the rig, so that one side fits, and leave the other side to the neighbours as they are; False prevents that.
         mask_mode: See :func:`smallest_error`.
         half_pixel: See :func:`warp_image`.
         visible_only: See :func:`reprojection_error`.
@@ -52,6 +54,7 @@ class RigDepthLoss(nn.Module):
         scale: float = 0.02,
         pairs: Sequence[Sequence[int]] | None = None,
         literal: bool = False,
+        automask: bool = True,
         mask_mode: str = 'exclude',
         half_pixel: bool = True,
         visible_only: bool = False,
@@ -71,7 +74,7 @@ class RigDepthLoss(nn.Module):
         self.overlap = dict(near=near, far=far, samples=samples, need=need)
         self.erosion, self.scale, self.literal = erosion, scale, literal
         self.pairs = None if pairs is None else [(int(target), int(source)) for target, source in pairs]
-        self.warp = dict(mask_mode=mask_mode, half_pixel=half_pixel, visible_only=visible_only)
+        self.warp = dict(automask=automask, mask_mode=mask_mode, half_pixel=half_pixel, visible_only=visible_only)
         self.backend = backend
         self.step = 0
         self._rigs: dict[tuple, tuple[Tensor, Tensor]] = {}

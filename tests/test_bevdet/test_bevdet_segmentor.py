@@ -49,6 +49,17 @@ def test_history_changes_the_prediction():
     assert (alone - logits).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize('history_eval', [False, True])
+def test_earlier_frames_move_the_statistics_unless_told_otherwise(history_eval):
+    model, batch = build_model().train(), build_batch()
+    model.history_eval = history_eval
+    model.view_encoder.frame_net.eval()  # a part that stays as it is
+    losses_of(model, batch)
+    norm = model.img_backbone.bn1
+    assert int(norm.num_batches_tracked) == (1 if history_eval else 3)
+    assert model.training and norm.training and not model.view_encoder.frame_net.training
+
+
 def test_a_batch_equals_its_samples():
     model, batch = build_model().eval(), build_batch(batch_size=2)
     with torch.no_grad():

@@ -7,6 +7,7 @@ activation checkpointing counts a batch once in the statistics of batch norms.
 
 model = dict(
     type='BEVDetSegmentor',
+    history_eval=False,  # earlier frames move the statistics of batch norms too, as in the released training
     data_preprocessor=dict(
         type='OccDataPreprocessor',
         # The released networks saw B, G, R with the statistics of R, G, B. From scratch: bgr_to_rgb=True.

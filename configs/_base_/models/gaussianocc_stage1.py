@@ -46,6 +46,7 @@ model = dict(
         cross_view_weight=1.0,
         warmup_steps=500,
         far=80.0,
+        automask=True,
         literal=False,  # True: the paper read literally, whose loss prefers depths without end
     ),
     frames=[-1, 1],

@@ -14,7 +14,7 @@ from projects.occ.file_arrays import load_arrays
 from projects.occ.file_names import name_to_path
 from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 
-KEYS = ('token', 'images', 'cam_names', 'cam2img', 'cam2ref', 'ref2cam', 'depth')
+KEYS = ('token', 'scene', 'images', 'cam_names', 'cam2img', 'cam2ref', 'ref2cam', 'ref2global', 'depth')
 # rotations written with four digits are accepted
 ROTATION_TOLERANCE = 1e-3
 
@@ -33,6 +33,9 @@ class CameraFrame:
         token: Name of the frame; output files are called after it.
         cam_names: N names.
         depth: N depth maps (H, W) float32, metres, 0 = none, for models that need them, or None.
+        scene: Name of the drive; frames of one drive follow each other in time.
+        ref2global: (4, 4) float64, reference frame -> a frame that stays where it is during the drive, metres, or None. Models
+            that see earlier frames need it.
     """
 
     images: list
@@ -41,6 +44,8 @@ class CameraFrame:
     token: str
     cam_names: list[str]
     depth: list[np.ndarray] | None = None
+    scene: str = ''
+    ref2global: np.ndarray | None = None
 
     @property
     def from_files(self) -> bool:
@@ -62,7 +67,8 @@ class CameraFrame:
 
         Args:
             frame: ``images``, ``cam2img`` (N, 3, 3), either ``cam2ref`` (camera -> reference) or ``ref2cam`` (N, 4, 4), and
-                optionally ``token``, ``cam_names`` and ``depth`` (N arrays (H, W) or paths of ``.npy`` files).
+                optionally ``token``, ``cam_names``, ``depth`` (N arrays (H, W) or paths of ``.npy`` files), ``scene`` and
+                ``ref2global`` (4, 4).
             folder: Relative paths start here.
             index: Position among the frames; names a frame without token.
 
@@ -94,6 +100,12 @@ class CameraFrame:
             depth = [_depth(item, folder, f'{what}: depth of {name}') for item, name in zip(_list(depth, what), names)]
             if len(depth) != count:
                 raise ValueError(f'{what}: {count} images, but {len(depth)} depth maps')
+        scene = frame.get('scene', '')
+        if not isinstance(scene, str):
+            raise ValueError(f'{what}: scene must be a text, got {type(scene).__name__}')
+        pose = frame.get('ref2global')
+        if pose is not None:
+            pose = _rigid(_matrices([pose], 1, 4, f'{what}: ref2global'), f'{what}: ref2global')[0]
         return cls(
             images=_images(images, folder, what),
             cam2img=cam2img,
@@ -101,6 +113,8 @@ class CameraFrame:
             token=token,
             cam_names=[str(name) for name in names],
             depth=depth,
+            scene=scene,
+            ref2global=pose,
         )
 
 

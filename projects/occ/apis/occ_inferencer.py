@@ -19,9 +19,9 @@ from projects.occ.atomic_write import write_atomically
 from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_strictly
 from projects.occ.file_names import name_to_path
 from projects.occ.structures import OccDataSample, VoxelGrid
-from projects.occ.structures.frame_inputs import frame_inputs
 
 from .camera_frames import CameraFrame, read_frames
+from .frame_history import FrameHistory
 
 
 class _Batches:
@@ -48,6 +48,10 @@ class OccInferencer(BaseInferencer):
         frame = dict(images=['front.jpg', ...], cam2img=..., cam2ref=...)
         labels = inferencer(frame)['predictions'][0]['pred_occ']     # (X, Y, Z) uint8
         inferencer('frames.json', out_dir='out', draw=True)
+
+    Models that see earlier frames take the frames of a drive one after another, in one call or in many, and remember what they
+    need (``history``); every frame says where the vehicle was (``ref2global``) and perhaps which drive it belongs to
+    (``scene``). ``history.clear()`` starts a new drive.
 
     Images pass the test pipeline of the config without its loaders of labels, so they may have any size that the pipeline
     brings to the size of the network. Checkpoints load as in ``tools/test.py``: plain data alone, and every entry must fit.
@@ -87,6 +91,7 @@ class OccInferencer(BaseInferencer):
                 'the config has no test_dataloader.dataset with grid and pipeline, which tell how images are prepared'
             )
         self.grid = VoxelGrid.build(dataset['grid'])
+        self.history = FrameHistory(dataset.get('frames') or (0,), self.grid.frame)
         super().__init__(cfg, weights, device, scope, show_progress)
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: Mapping | None, cfg: Any) -> None:
@@ -139,14 +144,8 @@ class OccInferencer(BaseInferencer):
         return _Batches(self, inputs, batch_size)
 
     def _prepare(self, frame: CameraFrame) -> dict:
-        """One frame through the test pipeline."""
-        results = frame_inputs(frame.record(self.grid.frame), self.grid.frame)
-        results['grid'] = self.grid
-        if not frame.from_files:
-            results['img'] = [image.copy() for image in frame.images]
-        if frame.depth is not None:
-            results['depth'] = [depth.copy() for depth in frame.depth]
-        return self._transforms(results)
+        """One frame, with the earlier ones that the model sees, through the test pipeline."""
+        return self._transforms({**self.history.inputs(frame), 'grid': self.grid})
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> list[OccDataSample]:
@@ -155,7 +154,7 @@ class OccInferencer(BaseInferencer):
         samples = self.model.test_step(inputs)
         for sample, image in zip(samples, images):
             if not sample.get('img_paths'):
-                sample.set_field(image, 'network_images', field_type='data')
+                sample.set_field(image[: len(sample.cam_names)], 'network_images', field_type='data')
         return samples
 
     def visualize(self, inputs: Sequence, preds: Sequence[OccDataSample], draw: bool = False) -> list[dict[str, np.ndarray]]:
