@@ -18,6 +18,7 @@ from projects.occ.engine.distributed import prepare_launch  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
+from projects.occ.evaluation.frame_records import FrameRecords  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 from projects.occ.structures.benchmarks import get_benchmark  # noqa: E402
 
@@ -32,6 +33,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out', metavar='DIR', help='write predictions as DIR/<token>.npz, key pred, (X, Y, Z) uint8 class ids'
     )
     parser.add_argument('--metrics-json', metavar='FILE', help='write the metrics as fractions')
+    parser.add_argument(
+        '--records', metavar='FILE', help='write what every metric keeps of each frame, for intervals (npz; one process)'
+    )
     parser.add_argument('--ray-iou', action='store_true', help='RayIoU too (published for Occ3D-nuScenes)')
     parser.add_argument(
         '--ray-profile',
@@ -184,7 +188,9 @@ def test(args: argparse.Namespace) -> None:
     if args.metrics_json and Path(args.metrics_json).is_dir():
         raise OccError(f'--metrics-json {args.metrics_json!r} is a folder; name the file to write')
     folder = args.metrics_json and Path(args.metrics_json).parent
-    for directory, option in ((args.out, '--out'), (args.show_dir, '--show-dir'), (folder, '--metrics-json')):
+    outputs = [(args.out, '--out'), (args.show_dir, '--show-dir'), (folder, '--metrics-json')]
+    outputs.append((args.records and Path(args.records).parent, '--records'))
+    for directory, option in outputs:
         if directory:
             check_writable(directory, option)
     cfg = load_config(args)
@@ -196,7 +202,16 @@ def test(args: argparse.Namespace) -> None:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.image_metrics or args.ray_profile:
         hand_logits_to_metrics(runner)
+    records = None
+    if args.records:
+        if runner.world_size > 1:
+            raise OccError('--records writes the frames of one process; test without a launcher')
+        records = FrameRecords(runner.test_loop.evaluator.metrics)
     metrics = runner.test()
+    if records:
+        dataset = runner.test_dataloader.dataset
+        infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+        records.write(args.records, *([str(info.get(key, '')) for info in infos] for key in ('token', 'scene_name')))
     if args.metrics_json and runner.rank == 0:
         write_metrics(args.metrics_json, metrics, source=dict(config=args.config, checkpoint=args.checkpoint))
 

@@ -50,10 +50,10 @@ def test_help_of_every_script_from_another_folder(tmp_path):
 
 # below tests/
 RUN_BY = {
-    'ablation': 'test_tools/test_ablation.py',
     'browse_dataset': 'test_tools/test_browse_dataset.py',
     'check_install': 'test_tools/test_check_install.py',
     'compare_class_maps': 'test_occ/test_real_frames.py',
+    'compare_supervision': 'test_tools/test_compare_supervision.py',
     'convert_checkpoint': 'test_tools/test_convert_checkpoint.py',
     'create_data': 'test_tools/test_create_data.py',
     'demo': 'test_tools/test_demo.py',

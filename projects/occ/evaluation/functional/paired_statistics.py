@@ -109,29 +109,34 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def mean_iou(hist: np.ndarray, free_index: int) -> np.ndarray:
-    """mIoU of many confusion matrices at once, as :func:`summarize_confusion` computes it with ``absent='exclude'``.
+def class_counts(hist: np.ndarray) -> np.ndarray:
+    """What mIoU needs of confusion matrices (..., C, C), rows = ground truth: true, predicted and right cells, (..., C, 3)."""
+    hist = np.asarray(hist)
+    return np.stack([hist.sum(-1), hist.sum(-2), np.diagonal(hist, axis1=-2, axis2=-1)], -1)
+
+
+def occupied_counts(hist: np.ndarray, free_index: int) -> np.ndarray:
+    """What the geometric IoU needs of confusion matrices (..., C, C): cells occupied in both, and in either, (..., 2)."""
+    hist = np.asarray(hist)
+    occupied = np.arange(hist.shape[-1]) != free_index
+    both = hist[..., occupied, :][..., occupied].sum((-2, -1))
+    return np.stack([both, hist.sum((-2, -1)) - hist[..., free_index, free_index]], -1)
+
+
+def mean_iou(counts: np.ndarray, free_index: int) -> np.ndarray:
+    """mIoU of many counts at once, as :func:`summarize_confusion` computes it with ``absent='exclude'``.
 
     Args:
-        hist: (..., C, C), rows = ground truth.
+        counts: (..., C, 3), of :func:`class_counts`.
         free_index: Id of empty space.
 
     Returns:
         (...), NaN where no class has a true voxel.
     """
-    hist = np.asarray(hist, dtype=np.float64)
-    seen, predicted, right = hist.sum(-1), hist.sum(-2), np.diagonal(hist, axis1=-2, axis2=-1)
-    counted = (seen > 0) & (np.arange(hist.shape[-1]) != free_index)
+    seen, predicted, right = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    counted = (seen > 0) & (np.arange(seen.shape[-1]) != free_index)
     iou = np.where(counted, right / np.maximum(seen + predicted - right, 1), 0)
     return _ratio(iou.sum(-1), counted.sum(-1))
-
-
-def geometric_iou(hist: np.ndarray, free_index: int) -> np.ndarray:
-    """IoU of occupied against free of many confusion matrices (..., C, C) at once: (...)."""
-    hist = np.asarray(hist, dtype=np.float64)
-    occupied = np.arange(hist.shape[-1]) != free_index
-    both = hist[..., occupied, :][..., occupied].sum((-2, -1))
-    return _ratio(both, hist.sum((-2, -1)) - hist[..., free_index, free_index])
 
 
 def ray_iou_of_counts(counts: np.ndarray, free_index: int, threshold: int | None = None) -> np.ndarray:

@@ -5,9 +5,10 @@ import pytest
 
 from projects.occ.evaluation.functional import (
     RayCounts,
-    geometric_iou,
+    class_counts,
     holm,
     mean_iou,
+    occupied_counts,
     paired_bootstrap,
     ratio_of_sums,
     ray_iou_of_counts,
@@ -98,8 +99,8 @@ def test_metrics_of_counts_are_those_of_the_reports():
     hist = rng.integers(0, 50, (4, 3, 3))
     hist[1, 0] = 0
     summaries = [summarize_confusion(matrix, 2) for matrix in hist]
-    assert mean_iou(hist, 2) == pytest.approx([summary['mIoU'] for summary in summaries], rel=1e-12)
-    assert geometric_iou(hist, 2) == pytest.approx([summary['IoU'] for summary in summaries], rel=1e-12)
+    assert mean_iou(class_counts(hist), 2) == pytest.approx([summary['mIoU'] for summary in summaries], rel=1e-12)
+    assert ratio_of_sums(occupied_counts(hist, 2)) == pytest.approx([summary['IoU'] for summary in summaries], rel=1e-12)
     assert np.isnan(mean_iou(np.zeros((3, 3)), 2))
     right = rng.integers(0, 20, (4, 3, 3))
     counts = np.concatenate([right, rng.integers(20, 60, (4, 2, 3))], 1)
