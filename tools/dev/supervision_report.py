@@ -166,7 +166,9 @@ def compare(runs: Sequence[Mapping[str, Any]], against: str, draws: int = 10000)
             sides = [[by_row[r][s]['counts'] for s in seeds] for r in (row, against)]
             a, b = (np.stack([np.asarray(counts[column.reads]) for counts in side]) for side in sides)
             found = paired_bootstrap(a, b, lambda pooled, c=column: c.value(pooled, free), draws)
-            helps = {'open': 'open', column.better: 'helps'}.get(found.verdict, 'hurts')
+            # one seed says how scenes vary, not how trainings do
+            verdict = found.verdict if found.seeds > 1 else 'open'
+            helps = {'open': 'open', column.better: 'helps'}.get(verdict, 'hurts')
             differences.setdefault(row, {})[name] = dict(
                 difference=found.difference, low=found.low, high=found.high, p=found.p, seeds=seeds, verdict=helps
             )
