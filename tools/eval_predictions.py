@@ -38,6 +38,7 @@ from projects.occ.evaluation.saved_predictions import index_predictions, match_p
 from projects.occ.image_files import ImageError, image_size  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 from projects.occ.structures.benchmarks import BENCHMARKS, Benchmark, get_benchmark  # noqa: E402
+from projects.occ.structures.frame_record import size_problem  # noqa: E402
 
 LISTED = 10
 SCALE_SUFFIX = '_1_1.npy'
@@ -52,7 +53,7 @@ class Frame:
         scene: Scene or drive, '' if unknown.
         label: Label file.
         names: Names that its prediction may have, see ``index_predictions``.
-        cameras: ``ref2cam``, ``cam2img`` and ``img_paths``, or empty.
+        cameras: ``ref2cam``, ``cam2img``, ``cam2img_wh`` and ``img_paths``, or empty.
     """
 
     token: str
@@ -115,7 +116,13 @@ class FrameFiles(Dataset):
         sample['pred_occ'] = read_prediction(self.predictions[frame.token], self.grid)
         if frame.cameras:
             sample.update({key: np.asarray(frame.cameras[key], dtype=np.float32) for key in ('ref2cam', 'cam2img')})
-            sample['ori_img_wh'] = np.array([_image_size(path, frame) for path in frame.cameras['img_paths']], dtype=np.float32)
+            sizes = []
+            for path, cam2img, expected in zip(*(frame.cameras[key] for key in ('img_paths', 'cam2img', 'cam2img_wh'))):
+                sizes.append(_image_size(path, frame))
+                problem = size_problem(cam2img, sizes[-1], expected)
+                if problem and min(expected) > 0:
+                    raise ValueError(f'image metrics of frame {frame.token}: {path!r} {problem}')
+            sample['ori_img_wh'] = np.array(sizes, dtype=np.float32)
         return sample
 
 
@@ -203,7 +210,7 @@ def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
             # the folders of the data set below another root
             label = str(Path(args.gt) / PurePosixPath(label).relative_to(dataset.data_prefix['occ']))
         names = (PurePosixPath(label).name.removesuffix('.npy'), f'{scene}/{info.get("frame_idx", 0):06d}')
-        cameras = {key: info[key] for key in ('ref2cam', 'cam2img', 'img_paths')} if args.image_metrics else {}
+        cameras = {key: info[key] for key in ('ref2cam', 'cam2img', 'cam2img_wh', 'img_paths')} if args.image_metrics else {}
         frames.append(_frame(info['token'], scene, label, *names, **cameras))
     return frames
 

@@ -12,7 +12,13 @@ from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS, scenes_
 from projects.occ.file_arrays import load_arrays
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmarks import get_benchmark
-from projects.occ.structures.frame_record import FrameRecord, geometry_problems, occ3d_label_path
+from projects.occ.structures.frame_record import (
+    CameraRecord,
+    FrameRecord,
+    geometry_problems,
+    occ3d_label_path,
+    size_problem,
+)
 
 from .check_files import check_image, check_label, check_lidar
 from .findings import Finding
@@ -53,8 +59,8 @@ def check_nuscenes(
     """Looks at everything that training and testing read.
 
     Annotation files: readable, frames once, in order, splits apart, matrices sensible, paths inside the data root. Files: all
-    images there, complete, of one size per camera, principal point inside; all labels there, complete, of the right shape, type
-    and classes; masks. LiDAR files and RayIoU origins only where they exist.
+    images there, complete, of one size per camera (that of the intrinsics), principal point inside; all labels there,
+    complete, of the right shape, type and classes; masks. LiDAR files and RayIoU origins only where they exist.
 
     Args:
         benchmark: ``'occ3d'`` or ``'surroundocc'``.
@@ -73,7 +79,7 @@ def check_nuscenes(
     findings, files = _read_annotations(root, folder, ann_files)
     scenes = None
     jobs: dict[tuple, _FrameJob] = {}
-    principal_points: dict[str, list[tuple[str, str, np.ndarray]]] = defaultdict(list)
+    cameras: dict[str, list[tuple[str, str, CameraRecord]]] = defaultdict(list)
     for path, info_file in files.items():
         findings += _check_records(str(path), info_file, get_benchmark(benchmark).splits)
         findings += _check_origins(path, info_file)
@@ -93,12 +99,12 @@ def check_nuscenes(
                 findings.append(Finding('label-missing', str(path), message))
             jobs[(job.label, job.lidar, *job.images.values())] = job
             for name, camera in record.cameras.items():
-                principal_points[str(job.images[name])].append((str(path), f'frame {record.token}, {name}', camera.cam2img))
+                cameras[str(job.images[name])].append((str(path), f'frame {record.token}, {name}', camera))
     findings += _check_overlap(files)
     results = map_jobs(_check_frame, list(jobs.values()), workers, f'checking {benchmark}')
     for result in results:
         findings += result.findings
-    findings += _check_sizes(jobs.values(), results, principal_points)
+    findings += _check_sizes(jobs.values(), results, cameras)
     counts = sum((result.counts for result in results), np.zeros(256, dtype=np.int64))
     if counts.any() and not counts[_GROUND_AND_BACKGROUND].any():
         message = 'no voxel of any label has a class 11..16 (road to vegetation), so these are labels of another class set'
@@ -258,9 +264,9 @@ def _check_origins(path: Path, info_file: InfoFile) -> list[Finding]:
 def _check_sizes(
     jobs: Iterable[_FrameJob],
     results: Sequence[_FrameResult],
-    principal_points: dict[str, list[tuple[str, str, np.ndarray]]],
+    cameras: dict[str, list[tuple[str, str, CameraRecord]]],
 ) -> list[Finding]:
-    """One size per camera, and every principal point inside its image."""
+    """One size per camera, that of its intrinsics, and every principal point inside its image and near the middle."""
     findings = []
     sizes: dict[str, Counter] = defaultdict(Counter)
     for result in results:
@@ -274,10 +280,15 @@ def _check_sizes(
                 message = f'has {size[0]} x {size[1]} pixels, other images of {name} {usual[name][0]} x {usual[name][1]}'
                 findings.append(Finding('image-size', path, message))
                 continue
-            for file, what, cam2img in principal_points[path]:
+            for file, what, camera in cameras[path]:
+                cam2img = camera.cam2img
                 inside = 0 < cam2img[0, 2] < size[0] and 0 < cam2img[1, 2] < size[1]
                 if not inside:
                     point = f'({cam2img[0, 2]:g}, {cam2img[1, 2]:g})'
                     message = f'{what}: the principal point {point} is outside the image of {size[0]} x {size[1]} pixels'
                     findings.append(Finding('intrinsics', file, message))
+                    continue
+                problem = size_problem(cam2img, size, camera.image_wh)
+                if problem:
+                    findings.append(Finding('image-size', path, f'{problem} ({what} of {file})'))
     return findings

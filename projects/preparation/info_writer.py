@@ -41,6 +41,7 @@ def record_to_info(record: FrameRecord, sample_idx: int) -> dict[str, Any]:
             matrix = getattr(camera, key)
             if matrix is not None:
                 images[name][key] = matrix.tolist()
+        images[name].update(_size(camera))
     return {
         'sample_idx': sample_idx,
         'token': record.token,
@@ -82,6 +83,8 @@ def _sweep(camera: CameraRecord, key: CameraRecord) -> dict[str, Any]:
         'timestamp': camera.timestamp,
         'sample_data_token': camera.sample_data_token,
     }
+    if camera.image_wh != key.image_wh:
+        image.update(_size(camera))
     if camera.ego2global is None or camera.cam2ego is None:
         image['lidar2cam'] = camera.lidar2cam.tolist()
     else:
@@ -91,6 +94,11 @@ def _sweep(camera: CameraRecord, key: CameraRecord) -> dict[str, Any]:
         if matrix is not None and (usual is None or not np.array_equal(matrix, usual)):
             image[field] = matrix.tolist()
     return image
+
+
+def _size(camera: CameraRecord) -> dict[str, int]:
+    """As mmdetection3d's files of KITTI have it."""
+    return {} if camera.image_wh is None else {'width': int(camera.image_wh[0]), 'height': int(camera.image_wh[1])}
 
 
 def _path_in_file(path: str, sensor: str) -> str:

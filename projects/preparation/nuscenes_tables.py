@@ -190,6 +190,7 @@ def _camera(tables, data: dict, lidar2global: np.ndarray) -> CameraRecord:
         ego2global=at_camera,
         timestamp=data['timestamp'] / 1e6,
         sample_data_token=data['token'],
+        image_wh=(data['width'], data['height']) if data.get('width') and data.get('height') else None,
     )
 
 

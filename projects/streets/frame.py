@@ -198,6 +198,7 @@ class FrameMaker:
                     ego2global=at_camera,
                     timestamp=camera_stamp / 1e6,
                     sample_data_token=token(sample, camera.name, offset) if offset else token(sample, camera.name),
+                    image_wh=tuple(self.config.image_size),
                 )
             return records
 

@@ -99,6 +99,24 @@ def principal_point(infos):
     camera(infos[1])['cam2img'][0][2] = 4000.0
 
 
+def resized_images(root):
+    for path in root.glob(IMAGES):
+        rewrite(path, picture(32, 19))
+
+
+def no_sizes(infos):
+    for info in infos:
+        for image in info['images'].values():
+            del image['width'], image['height']
+
+
+def resized_images_of_a_foreign_file(root):
+    resized_images(root)
+    for split in ('train', 'val'):
+        change_infos(no_sizes, ANN['occ3d'].replace('train', split))(root)
+        (root / ANN['surroundocc'].replace('train', split)).unlink()
+
+
 def duplicate(infos):
     infos.append(infos[0])
 
@@ -254,6 +272,14 @@ DAMAGE = {
     ),
     'mask of other values': ('occ3d', fill('mask_camera', 3), 'mask-values', 'labels.npz', 'other values than 0 and 1'),
     'mask empty': ('occ3d', fill('mask_camera', 0), 'mask-empty', 'labels.npz', 'mask_camera is 0 everywhere'),
+    'images resized on disk': ('occ3d', resized_images, 'image-size', 'CAM_FRONT', 'intrinsics are for 48 x 28'),
+    'images of a foreign file resized': (
+        'occ3d',
+        resized_images_of_a_foreign_file,
+        'image-size',
+        'CAM_FRONT',
+        'is far from the middle',
+    ),
     'other class set': (
         'occ3d',
         other_classes,

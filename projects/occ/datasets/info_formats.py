@@ -170,6 +170,11 @@ def _matrix(value: Any, rows: int, name: str) -> np.ndarray:
     return matrix
 
 
+def _image_wh(image: Mapping) -> tuple[int, int] | None:
+    width, height = image.get('width'), image.get('height')
+    return (int(width), int(height)) if width and height else None
+
+
 def _base_name(path: str) -> str:
     return path.replace('\\', '/').rsplit('/', 1)[-1]
 
@@ -205,6 +210,7 @@ def _parse_v2_frame(info: Mapping, version: str) -> FrameRecord:
             ego2global=_matrix(camera['ego2global'], 4, f'{name}.ego2global') if 'ego2global' in camera else None,
             timestamp=camera.get('timestamp'),
             sample_data_token=camera.get('sample_data_token', ''),
+            image_wh=_image_wh(camera),
         )
     scene_name, lidarseg = info.get('scene_name') or '', info.get('pts_semantic_mask_path')
     record = FrameRecord(
@@ -247,6 +253,7 @@ def _parse_v2_sweeps(info: Mapping, record: FrameRecord) -> dict[int, dict[str, 
                 ego2global=ego2global,
                 timestamp=image.get('timestamp'),
                 sample_data_token=image.get('sample_data_token', ''),
+                image_wh=_image_wh(image) or key.image_wh,
             )
     return sweeps
 
@@ -273,6 +280,7 @@ def _parse_old_frame(info: Mapping) -> FrameRecord:
             ego2global=cam_ego2global,
             timestamp=camera['timestamp'] / 1e6 if 'timestamp' in camera else None,
             sample_data_token=camera.get('sample_data_token', ''),
+            image_wh=_image_wh(camera),
         )
     occ3d_path = _occ3d_path(info.get('occ_path'), info['token'])
     record = FrameRecord(
@@ -353,6 +361,7 @@ def _parse_gaussrender_frame(frame: Mapping, scene: str) -> FrameRecord:
             lidar2cam=np.linalg.inv(cam_ego2global @ cam2ego) @ ego2global @ lidar2ego,
             cam2ego=cam2ego,
             ego2global=cam_ego2global,
+            image_wh=_image_wh(sensor),
         )
     occ3d_path = _occ3d_path(frame.get('occ_path'), frame['token'])
     record = FrameRecord(

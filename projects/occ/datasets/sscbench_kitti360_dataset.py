@@ -228,6 +228,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
             cam2img=self.camera.cam2img,
             lidar2cam=lidar2cam,
             depth_path=f'{sequence}/{frame}.npy',
+            image_wh=self.camera.image_wh,
         )
 
     def _add_sweeps(self, sequence: str, records: Sequence[FrameRecord], poses: Mapping[int, np.ndarray]) -> None:

@@ -11,6 +11,7 @@ source does not know is not there.
 ``view_missing``   (V,) bool, there is no such neighbour and the key frame's view of this camera stands in for it
 ``img_paths``      V paths; not there if the images are given in memory (``img``)
 ``cam2img``        (V, 3, 3) float64, intrinsics of the *original* images, pixels
+``cam2img_wh``     (V, 2) int64, width and height of the images that ``cam2img`` is for, 0 if the source does not say
 ``ref2cam``        (V, 4, 4) float64, reference frame -> camera at the moment of its image, metres: the motion of the vehicle
                    between LiDAR and camera and between the frames is in it
 ``ref2img``        (V, 4, 4) float64, reference frame -> (u d, v d, d, 1), pixels; every transform of the images moves it along
@@ -41,7 +42,7 @@ import numpy as np
 
 from .frame_record import CameraRecord, FrameRecord
 
-_PER_VIEW = ('cam_names', 'frame', 'view_missing', 'img_paths', 'cam2img', 'ref2cam', 'ref2img', 'depth_paths')
+_PER_VIEW = ('cam_names', 'frame', 'view_missing', 'img_paths', 'cam2img', 'cam2img_wh', 'ref2cam', 'ref2img', 'depth_paths')
 
 
 def frame_inputs(
@@ -112,7 +113,8 @@ def frame_inputs(
 def camera_matrices(
     record: FrameRecord, cameras: Sequence[CameraRecord], frame: str, compensated: bool = True
 ) -> dict[str, np.ndarray]:
-    """``cam2img``, ``ref2cam`` and ``ref2img`` of images whose ``lidar2cam`` maps from the LiDAR of ``record``, see above."""
+    """``cam2img``, ``cam2img_wh``, ``ref2cam`` and ``ref2img`` of images whose ``lidar2cam`` maps from the LiDAR of
+    ``record``, see above."""
     cam2img = np.stack([camera.cam2img for camera in cameras])
     if frame == 'ego' and all(camera.ego2cam is not None for camera in cameras):
         ref2cam = np.stack([camera.ego2cam for camera in cameras])
@@ -126,7 +128,8 @@ def camera_matrices(
     network_ref2cam = ref2cam
     if frame == 'ego' and not compensated:
         network_ref2cam = np.stack([_mounting(record, camera) for camera in cameras])
-    return dict(cam2img=cam2img, ref2cam=ref2cam, ref2img=_ref2img(cam2img, network_ref2cam))
+    sizes = np.array([camera.image_wh or (0, 0) for camera in cameras], dtype=np.int64)
+    return dict(cam2img=cam2img, cam2img_wh=sizes, ref2cam=ref2cam, ref2img=_ref2img(cam2img, network_ref2cam))
 
 
 def ref2global(record: FrameRecord, frame: str) -> np.ndarray | None:
@@ -172,6 +175,7 @@ def sweep_inputs(key: Mapping[str, Any], record: FrameRecord, offset: int, frame
     if not known:
         return None
     inputs = {name: key[name].copy() for name in ('cam2img', 'ref2cam', 'ref2img')}
+    inputs['cam2img_wh'] = key['cam2img_wh'].copy()
     for name, matrices in camera_matrices(record, [sweep[names[view]] for view in known], frame).items():
         inputs[name][known] = matrices
     inputs.update(cam_names=names, view_missing=np.array([name not in sweep for name in names]))

@@ -8,6 +8,9 @@ import numpy as np
 # 35 m/s for 60 ms, and a sharp turn: real frames of v1.0-mini reach 1.2 deg
 MAX_EGO_MOTION_M = 2.0
 MAX_EGO_MOTION_DEG = 3.0
+# shares of the width and the height: nuScenes has at most 0.02 and 0.04, a rectified KITTI-360 image 0.02 and 0.13
+MAX_OFF_CENTRE = 0.2
+MAX_OFF_CENTRE_BOTH = 0.08
 
 
 @dataclass
@@ -26,6 +29,7 @@ class CameraRecord:
         timestamp: Seconds, or None.
         sample_data_token: nuScenes token of the image, or ''.
         depth_path: Path of the image's depth map below the folder of the depth maps, or ''.
+        image_wh: Width and height of the images that ``cam2img`` is for, pixels, or None if the source does not say.
     """
 
     img_path: str
@@ -37,6 +41,7 @@ class CameraRecord:
     timestamp: float | None = None
     sample_data_token: str = ''
     depth_path: str = ''
+    image_wh: tuple[int, int] | None = None
 
 
 @dataclass
@@ -154,6 +159,32 @@ def rigid(rotation: Sequence, translation: Sequence) -> np.ndarray:
     matrix[:3, :3] = rotation
     matrix[:3, 3] = translation
     return matrix
+
+
+def size_problem(cam2img: np.ndarray, image_wh: Sequence[int], expected_wh: Sequence[int] | None = None) -> str:
+    """A sentence about an image whose size its intrinsics are not for, '' if there is nothing to say.
+
+    Args:
+        cam2img: (3, 3) intrinsics.
+        image_wh: Width and height of the image, pixels.
+        expected_wh: Those that the intrinsics are for. None or zeros if they are not known: then a principal point far from
+            the middle tells that an image was resized, which moves it along both axes.
+    """
+    width, height = (int(n) for n in image_wh)
+    if expected_wh is not None and min(expected_wh) > 0:
+        if (width, height) == tuple(int(n) for n in expected_wh):
+            return ''
+        return (
+            f'has {width} x {height} pixels, but its intrinsics are for {int(expected_wh[0])} x {int(expected_wh[1])}; '
+            'resize images in the pipeline (ResizeCropFlipImages), not on disk, or scale the intrinsics with them'
+        )
+    off = cam2img[:2, 2] / (width, height) - 0.5
+    if np.abs(off).max() > MAX_OFF_CENTRE or (np.abs(off).min() > MAX_OFF_CENTRE_BOTH and off[0] * off[1] > 0):
+        return (
+            f'has {width} x {height} pixels, and the principal point ({cam2img[0, 2]:g}, {cam2img[1, 2]:g}) of its intrinsics '
+            'is far from the middle; if the images were resized on disk, scale the intrinsics with them'
+        )
+    return ''
 
 
 def geometry_problems(record: FrameRecord) -> list[str]:

@@ -13,6 +13,7 @@ from mmengine.visualization import Visualizer
 from projects.occ.image_files import ImageError, decode_image
 
 from ..structures import OccDataSample, VoxelGrid
+from ..structures.frame_record import size_problem
 from ..structures.masks import MASK_FIELDS
 from .camera_path import CameraPath
 from .figure_layout import write_png
@@ -226,16 +227,25 @@ class OccVisualizer(Visualizer):
 
 
 def original_images(data_sample: OccDataSample) -> CameraImages | None:
-    """Original images of a sample with their exact projection, or None if a file does not exist."""
+    """Original images of a sample with their exact projection, or None if a file does not exist.
+
+    Raises:
+        ValueError: If a file cannot be read, or has another size than the sample's intrinsics are for.
+    """
     paths = data_sample.get('img_paths')
     if not paths or not all(os.path.isfile(path) for path in paths):
         return None
     images = []
-    for path in paths:
+    sizes = data_sample.get('ori_img_wh')
+    for view, path in enumerate(paths):
         try:
             images.append(decode_image(Path(path).read_bytes())[..., ::-1])
         except ImageError as error:
             raise ValueError(f'image {path!r} cannot be drawn: {error}') from error
+        expected = None if sizes is None else np.rint(np.asarray(sizes[view]))
+        problem = size_problem(np.asarray(data_sample.cam2img[view]), images[-1].shape[1::-1], expected)
+        if problem and expected is not None:
+            raise ValueError(f'image {path!r} of sample {data_sample.get("token", "?")} {problem}')
     return CameraImages(images, project_matrix(data_sample.ref2cam, data_sample.cam2img), _names(data_sample, len(images)))
 
 

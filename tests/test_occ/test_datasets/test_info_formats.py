@@ -1,9 +1,11 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from projects.occ.datasets.info_formats import parse_infos, read_info_file, sensor_path
+from projects.occ.structures.frame_inputs import frame_inputs, join_frames, sweep_inputs
 from projects.occ.structures.frame_record import geometry_problems, occ3d_label_path, rigid, surroundocc_label_path
 from projects.preparation.info_conversion import convert_infos
 from projects.preparation.info_writer import write_info_file
@@ -179,6 +181,24 @@ def test_written_file_reads_back_exactly(formats, tmp_path):
         assert np.array_equal(old.boxes.boxes, new.boxes.boxes) and new.boxes.names == ['car']
         assert new.boxes.num_lidar_pts.tolist() == [7]
     assert [file.name for file in path.parent.iterdir()] == ['infos.pkl']
+
+
+def test_image_sizes_are_written_and_read(formats, tmp_path):
+    record = parse_infos(formats.styles['occ-1.0']([formats.RawFrame(0)])).records[0]
+    key = record.cameras['CAM_FRONT']
+    assert key.image_wh is None
+    key.image_wh = (1600, 900)
+    sweep = replace(key, img_path='sweeps/CAM_FRONT/x.jpg')
+    record.sweeps = {-1: {'CAM_FRONT': sweep}, -2: {'CAM_FRONT': replace(sweep, image_wh=(800, 450))}}
+    write_info_file(str(tmp_path / 'infos.pkl'), [record], 'own')
+    again = read_info_file(str(tmp_path / 'infos.pkl'), with_sweeps=True).records[0]
+    assert again.cameras['CAM_FRONT'].image_wh == again.sweeps[-1]['CAM_FRONT'].image_wh == (1600, 900)
+    assert again.sweeps[-2]['CAM_FRONT'].image_wh == (800, 450)
+    assert again.cameras['CAM_BACK'].image_wh is None
+    inputs = frame_inputs(again, 'lidar', ['CAM_FRONT', 'CAM_BACK'])
+    assert inputs['cam2img_wh'].tolist() == [[1600, 900], [0, 0]]
+    joined = join_frames(inputs, [(-2, sweep_inputs(inputs, again, -2, 'lidar'))])
+    assert joined['cam2img_wh'].tolist() == [[1600, 900], [0, 0], [800, 450], [0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from projects.occ.structures import OccDataSample
 from projects.occ.visualization import CameraPath, OccVisualizer, RenderedMaps, cast_maps
+from projects.occ.visualization.occ_visualizer import original_images
 from projects.occ.visualization.view_cameras import look_at, project_matrix
 
 GRID = dict(
@@ -79,6 +80,14 @@ def test_original_images_are_read_and_network_images_are_taken_as_they_come(samp
     np.testing.assert_array_equal(visualizer.figures(sample, network)['cameras'], from_file)
     sample.set_metainfo(dict(img_paths=['/nowhere.jpg']))
     assert 'cameras' not in visualizer.figures(sample)
+
+
+def test_original_images_of_another_size_are_not_drawn_over(sample):
+    sample.set_metainfo(dict(ori_img_wh=np.array([[96.0, 54.0]])))
+    assert original_images(sample) is not None
+    Image.fromarray(np.zeros((50, 96, 3), np.uint8)).save(sample.img_paths[0])
+    with pytest.raises(ValueError, match=r'CAM_FRONT\.png.* of sample abc has 96 x 50 pixels, .*for 96 x 54'):
+        original_images(sample)
 
 
 def test_what_is_drawn(sample):

@@ -9,6 +9,9 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import PhotoMetricDistortion
 from mmdet3d.registry import TRANSFORMS
 
+# of the covering factor, for limits written with few digits
+_SCALE_TOLERANCE = 1e-2
+
 
 @TRANSFORMS.register_module()
 class ResizeCropFlipImages(BaseTransform):
@@ -17,7 +20,8 @@ class ResizeCropFlipImages(BaseTransform):
     Training draws ``r ~ U(resize_lim)``, the crop's upper edge from ``bot_pct_lim`` (the share cut off below), its left edge
     anywhere, a flip with probability 1/2 if ``rand_flip``, and an angle from ``rot_lim``. Testing uses the smallest resize
     that covers ``final_wh``, the mean of ``bot_pct_lim``, the horizontal middle, no flip and no rotation. With the default
-    limits a 1600x900 image loses its four top rows and nothing else.
+    limits a 1600x900 image loses its four top rows and nothing else, and images of any other size are resized in training as
+    in testing.
 
     One draw serves all views of an item, those of neighbouring frames included, so that a network which compares frames or
     cameras compares like with like; with ``per_camera`` each camera has a draw of its own, which its images of all frames
@@ -31,13 +35,15 @@ class ResizeCropFlipImages(BaseTransform):
     Args:
         final_wh: Width and height of the result, pixels.
         training: Draw at random.
-        resize_lim: Smallest and largest resize factor.
+        resize_lim: Smallest and largest resize factor; None for the covering one, that of testing. They are for images of one
+            size, and training refuses an image whose covering factor does not lie between them: the network would be tested
+            on another scale than it was trained on.
         bot_pct_lim: Smallest and largest share of the height cut off at the bottom.
         rot_lim: Smallest and largest angle in degrees, counter-clockwise.
         rand_flip: Mirror left-right with probability 1/2. The scene is not mirrored: ``ref2img`` says where its points went.
         per_camera: Draw once per camera instead of once per item.
-        relative: ``resize_lim`` are multiples of the factor that makes an image just cover ``final_wh`` (that of testing),
-            and not of its own size: for cameras of different sizes.
+        relative: ``resize_lim`` are multiples of the covering factor, and not of the image's own size: for cameras of
+            different sizes.
 
     Raises:
         ValueError: If a limit pair is out of order or out of range, or a size is not positive.
@@ -47,7 +53,7 @@ class ResizeCropFlipImages(BaseTransform):
         self,
         final_wh: Sequence[int],
         training: bool,
-        resize_lim: Sequence[float] = (1.0, 1.0),
+        resize_lim: Sequence[float] | None = None,
         bot_pct_lim: Sequence[float] = (0.0, 0.0),
         rot_lim: Sequence[float] = (0.0, 0.0),
         rand_flip: bool = False,
@@ -56,6 +62,8 @@ class ResizeCropFlipImages(BaseTransform):
     ) -> None:
         if np.shape(final_wh) != (2,) or min(final_wh) <= 0:
             raise ValueError(f'ResizeCropFlipImages.final_wh must be (width, height) in pixels, got {final_wh}')
+        if resize_lim is None:
+            resize_lim, relative = (1.0, 1.0), True
         for key, limits in (('resize_lim', resize_lim), ('bot_pct_lim', bot_pct_lim), ('rot_lim', rot_lim)):
             if np.shape(limits) != (2,) or limits[0] > limits[1]:
                 raise ValueError(f'ResizeCropFlipImages.{key} must be (smallest, largest), got {limits}')
@@ -76,6 +84,8 @@ class ResizeCropFlipImages(BaseTransform):
         """Changes ``img``, ``ref2img``, ``img_wh`` and, if there, ``warp`` and ``depth``."""
         ref2img = np.array(results['ref2img'], dtype=np.float64)
         warp = np.array(results['warp'], dtype=np.float64) if 'warp' in results else None
+        if self.training and not self.relative:
+            self._check_scales(results)
         draws_of: dict[str, list[float] | None] = {}
         for view, image in enumerate(results['img']):
             name = results['cam_names'][view] if self.per_camera else ''
@@ -94,11 +104,27 @@ class ResizeCropFlipImages(BaseTransform):
         results['img_wh'] = np.tile(np.array(self.final_wh, dtype=np.float64), (len(ref2img), 1))
         return results
 
+    def _covering(self, image: np.ndarray) -> float:
+        """The smallest resize factor with which an image covers ``final_wh``."""
+        return max(self.final_wh[1] / image.shape[0], self.final_wh[0] / image.shape[1])
+
+    def _check_scales(self, results: dict) -> None:
+        smallest, largest = self.resize_lim
+        for name, image in zip(results['cam_names'], results['img']):
+            covering = self._covering(image)
+            if not smallest * (1 - _SCALE_TOLERANCE) <= covering <= largest * (1 + _SCALE_TOLERANCE):
+                raise ValueError(
+                    f'frame {results.get("token", "?")}: ResizeCropFlipImages.resize_lim=({smallest:g}, {largest:g}) is for '
+                    f'images of another size than those of {name}, {image.shape[1]} x {image.shape[0]}: testing resizes them '
+                    f'by {covering:.4g} to cover {self.final_wh[0]} x {self.final_wh[1]}; set relative=True and give '
+                    'resize_lim as multiples of that factor, e.g. (1, 1)'
+                )
+
     def _apply(self, image: np.ndarray, draws: Sequence[float] | None, nearest: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Augmented image and the (3, 3) matrix that takes homogeneous pixels of the old image to the new one."""
         height, width = image.shape[:2]
         final_w, final_h = self.final_wh
-        covering = max(final_h / height, final_w / width)
+        covering = self._covering(image)
         if draws is None:
             resize = covering
             cut, left, flip, angle = sum(self.bot_pct_lim) / 2, 0.5, False, 0.0

@@ -1,11 +1,15 @@
 """Reading images from files."""
 
+import logging
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
+from mmengine.logging import print_log
 
 from projects.occ.file_arrays import read_bytes
 from projects.occ.image_files import ImageError, decode_image
+from projects.occ.structures.frame_record import size_problem
 
 _LAYOUT = 'docs/datasets.md, "Folders"'
 # those of mmcv that give BGR and decode what the flag asks for
@@ -49,13 +53,15 @@ class LoadMultiViewImages(BaseTransform):
         self.backend_args = backend_args
         self.imdecode_backend = imdecode_backend
         self.keep_originals = keep_originals
+        self._warned: set[str] = set()
 
     def transform(self, results: dict) -> dict:
         """Loads the images.
 
         Raises:
             FileNotFoundError: If an image is missing.
-            ValueError: If an image is damaged or cut short, or has another size than a depth map that came with it.
+            ValueError: If an image is damaged or cut short, or has another size than its intrinsics are for or than a
+                depth map that came with it.
         """
         images = results['img'] if 'img' in results else self._load(results)
         for name, image, depth in zip(results['cam_names'], images, results.get('depth', ())):
@@ -70,11 +76,27 @@ class LoadMultiViewImages(BaseTransform):
                 for image in images
             ]
         results['img'] = [image.astype(np.float32) if self.to_float32 else image for image in images]
+        self._check_sizes(results, images)
         sizes = np.array([image.shape[1::-1] for image in images], dtype=np.float64)
         results['img_wh'] = sizes
         results['ori_img_wh'] = sizes.copy()
         results['warp'] = np.tile(np.eye(3), (len(images), 1, 1))
         return results
+
+    def _check_sizes(self, results: dict, images: list[np.ndarray]) -> None:
+        """Refuses images of another size than their intrinsics are for; warns once a camera where that is only likely."""
+        expected = results.get('cam2img_wh', np.zeros((len(images), 2), dtype=np.int64))
+        for view, (name, image) in enumerate(zip(results['cam_names'], images)):
+            if 'cam2img' not in results:
+                continue
+            problem = size_problem(results['cam2img'][view], image.shape[1::-1], expected[view])
+            path = results['img_paths'][view] if 'img_paths' in results else 'in memory'
+            message = f'image of {name}, frame {results["token"]}: {path!r} {problem}'
+            if problem and expected[view].min() > 0:
+                raise ValueError(message)
+            if problem and name not in self._warned:
+                self._warned.add(name)
+                print_log(message, logger='current', level=logging.WARNING)
 
     def _load(self, results: dict) -> list[np.ndarray]:
         images: list[np.ndarray] = []

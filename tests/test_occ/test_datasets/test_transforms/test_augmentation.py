@@ -113,7 +113,7 @@ def test_testing_is_deterministic_and_centred():
 
 def test_training_draws_once_per_frame_and_covers_the_limits():
     random.seed(0)
-    transform = ResizeCropFlipImages(final_wh=(160, 90), training=True, resize_lim=(0.6, 0.9), rand_flip=True)
+    transform = ResizeCropFlipImages(final_wh=(160, 90), training=True, resize_lim=(0.5, 0.9), rand_flip=True)
     scales, flips = [], []
     for _ in range(40):
         results, _ = _scene()
@@ -123,7 +123,7 @@ def test_training_draws_once_per_frame_and_covers_the_limits():
         np.testing.assert_allclose(ratio, np.tile(ratio[0], (3, 1, 1)), atol=1e-9)
         scales.append(ratio[0, 1, 1])
         flips.append(ratio[0, 0, 0] < 0)
-    assert 0.59 < min(scales) < 0.65 and 0.85 < max(scales) <= 0.9 and 8 < sum(flips) < 32
+    assert 0.49 < min(scales) < 0.55 and 0.85 < max(scales) <= 0.9 and 8 < sum(flips) < 32
 
 
 def test_warps_of_several_steps_multiply():
@@ -143,7 +143,7 @@ def test_warps_of_several_steps_multiply():
 
 def test_each_camera_draws_for_its_images_of_all_frames():
     random.seed(0)
-    transform = ResizeCropFlipImages(final_wh=(160, 90), training=True, resize_lim=(0.6, 0.9), per_camera=True)
+    transform = ResizeCropFlipImages(final_wh=(160, 90), training=True, resize_lim=(0.5, 0.9), per_camera=True)
     results, points = _scene()
     results.update(img=results['img'] * 2, ref2img=np.tile(results['ref2img'], (2, 1, 1)), cam_names=['a', 'b', 'c'] * 2)
     results['warp'] = np.tile(np.eye(3), (6, 1, 1))
@@ -181,6 +181,33 @@ def test_cameras_of_different_sizes_get_one_size(training):
         size = ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2), (180, HEIGHT))[view]
         covering = max(160 / size[0], 88 / size[1])
         assert covering * 0.99 <= results['warp'][view][1, 1] <= covering * 1.21
+
+
+@pytest.mark.parametrize('size', [(800, 450), (1600, 900), (3200, 1800), (1280, 960)])
+def test_training_sees_images_of_any_size_at_the_scale_of_testing(size):
+    image = cv2.resize(np.random.default_rng(0).integers(60, 256, (9, 16, 3), dtype=np.uint8), size)
+    seen = []
+    for training in (True, False):
+        random.seed(0)
+        results = dict(img=[image.copy()], ref2img=np.eye(4)[None], cam_names=['a'], token='t')
+        seen.append(ResizeCropFlipImages(final_wh=(1600, 896), training=training)(results))
+    trained, tested = seen
+    assert trained['ref2img'][0, 0, 0] == tested['ref2img'][0, 0, 0] == pytest.approx(1600 / size[0])
+    assert np.array_equal(trained['img'][0], tested['img'][0]) and trained['img'][0].min() > 0
+
+
+@pytest.mark.parametrize('odd', [(800, 450), (3200, 1800)])
+def test_limits_for_another_size_of_image_are_refused_in_training(odd):
+    images = [np.zeros((900, 1600, 3), np.uint8), np.zeros((odd[1], odd[0], 3), np.uint8)]
+    settings = dict(final_wh=(704, 256), resize_lim=(0.38, 0.55))
+
+    def results():
+        return dict(img=list(images), ref2img=np.tile(np.eye(4), (2, 1, 1)), cam_names=['CAM_FRONT', 'CAM_ODD'], token='t1')
+
+    with pytest.raises(ValueError, match=f'frame t1: .*CAM_ODD, {odd[0]} x {odd[1]}.*relative=True'):
+        ResizeCropFlipImages(training=True, **settings)(results())
+    ResizeCropFlipImages(training=False, **settings)(results())
+    ResizeCropFlipImages(training=True, final_wh=(704, 256), resize_lim=(0.9, 1.2), relative=True)(results())
 
 
 def test_resize_by_a_round_factor_keeps_the_round_size():

@@ -95,3 +95,25 @@ def test_an_image_that_stands_in_is_decoded_once(images, monkeypatch):
     found = LoadMultiViewImages()(twice)['img']
     assert len(found) == 4 and len(decoded) == 2
     assert np.array_equal(found[0], found[2]) and not np.shares_memory(found[0], found[2])
+
+
+def test_images_resized_on_disk_are_refused(images):
+    cam2img = np.array([[[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]] * 2)
+    images.update(cam2img=cam2img, cam2img_wh=np.array([[48, 32], [72, 48]]))
+    with pytest.raises(ValueError, match=r"CAM_B, frame t0: '.*B\.jpg' has 48 x 32 pixels, .*for 72 x 48"):
+        LoadMultiViewImages()(dict(images))
+    # those given in memory too
+    frames = LoadMultiViewImages()._load(images)
+    with pytest.raises(ValueError, match='CAM_B, frame t0: .*48 x 32 pixels, .*for 72 x 48'):
+        LoadMultiViewImages()({**images, 'img': frames})
+    LoadMultiViewImages()(dict(images, cam2img_wh=np.array([[48, 32], [0, 0]])))
+
+
+def test_intrinsics_of_larger_images_are_warned_of_once_where_no_size_is_known(images, monkeypatch):
+    said = []
+    monkeypatch.setattr('projects.occ.datasets.transforms.loading.print_log', lambda text, **_: said.append(text))
+    cam2img = np.array([[[40.0, 0, 24 * 1.49], [0, 40, 16 * 1.49], [0, 0, 1]], [[40.0, 0, 24], [0, 40, 10], [0, 0, 1]]])
+    loader = LoadMultiViewImages()
+    for _ in range(2):
+        loader(dict(images, cam2img=cam2img))
+    assert len(said) == 1 and 'CAM_A' in said[0] and '(35.76, 23.84)' in said[0]
