@@ -33,11 +33,12 @@ from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation import OccupancyMetric, RayIoUMetric, RayProfileMetric  # noqa: E402
+from projects.occ.evaluation.axis_check import AxisCheck  # noqa: E402
 from projects.occ.evaluation.ray_origin_files import load_ray_origins  # noqa: E402
 from projects.occ.evaluation.saved_predictions import index_predictions, match_predictions  # noqa: E402
 from projects.occ.image_files import ImageError, image_size  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
-from projects.occ.structures.benchmarks import BENCHMARKS, Benchmark, get_benchmark  # noqa: E402
+from projects.occ.structures.benchmarks import BENCHMARKS, Benchmark, free_space_elsewhere, get_benchmark  # noqa: E402
 from projects.occ.structures.frame_record import size_problem  # noqa: E402
 
 LISTED = 10
@@ -306,7 +307,8 @@ def evaluate(args: argparse.Namespace) -> None:
         )
     scored = [frame for frame in frames if frame.token in matched]
     check_origins(args, metrics, scored)
-    single, counts = process(metrics, FrameFiles(scored, matched, grid), args.workers, grid)
+    axes = AxisCheck(grid)
+    single, counts = process(metrics, axes, FrameFiles(scored, matched, grid), args.workers, grid)
     if single:
         print(f'{len(single)} of {len(scored)} predictions hold one class alone: {_some(list(single.items()))}')
     results: dict[str, Any] = {}
@@ -317,7 +319,12 @@ def evaluate(args: argparse.Namespace) -> None:
             f'nothing was counted: every voxel of the {len(scored)} labels is ignored, or lies outside the mask '
             f'{preset.mask!r} that preset {preset.name!r} scores with; labels made without cameras have an empty camera mask'
         )
-    warn_if_free_space_is_elsewhere(counts, preset)
+    mask_like = 'all predictions hold 0 and 1 alone, which are counted as two classes and not as free and occupied'
+    hints = [free_space_elsewhere(counts, grid), axes.sentence()]
+    hints.append(mask_like if grid.num_classes > 2 and counts[:2].all() and not counts[2:].any() else '')
+    for hint in hints:
+        if hint:
+            print(f'warning: {hint}')
     report = dict(
         results,
         frames=len(scored),
@@ -346,7 +353,9 @@ def check_origins(args: argparse.Namespace, metrics: Sequence, frames: Sequence[
         )
 
 
-def process(metrics: Sequence, files: FrameFiles, workers: int, grid: VoxelGrid) -> tuple[dict[str, str], np.ndarray]:
+def process(
+    metrics: Sequence, axes: AxisCheck, files: FrameFiles, workers: int, grid: VoxelGrid
+) -> tuple[dict[str, str], np.ndarray]:
     """Feeds every frame to the metrics.
 
     Returns:
@@ -360,21 +369,10 @@ def process(metrics: Sequence, files: FrameFiles, workers: int, grid: VoxelGrid)
         counts += np.bincount(pred.reshape(-1), minlength=grid.num_classes)
         if pred.min() == pred.max():
             single[sample['token']] = grid.class_names[int(pred.flat[0])]
+        axes.add(pred, sample['gt_occ'])
         for metric in metrics:
             metric.process({}, [sample])
     return single, counts
-
-
-def warn_if_free_space_is_elsewhere(counts: np.ndarray, preset: Benchmark) -> None:
-    """Warns of predictions whose classes are numbered as in another benchmark: free space is most of every scene."""
-    most = int(counts.argmax())
-    free_elsewhere = {other.grid.free_index for other in BENCHMARKS.values()} - {preset.grid.free_index}
-    if most in free_elsewhere:
-        print(
-            f'warning: {100 * counts[most] / counts.sum():.0f} % of all voxels are predicted as class {most} '
-            f'({preset.grid.class_names[most]!r}), which is free space in another benchmark; in preset {preset.name!r} it is '
-            f'class {preset.grid.free_index}'
-        )
 
 
 def _as_it_is(sample: dict) -> dict:

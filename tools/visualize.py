@@ -37,7 +37,7 @@ from projects.occ.engine.errors import OccError  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.file_names import name_to_path, plain_name, shown_text  # noqa: E402
 from projects.occ.structures import OccBatch, OccDataSample, OccPrediction, VoxelGrid  # noqa: E402
-from projects.occ.structures.benchmarks import BENCHMARKS, get_benchmark  # noqa: E402
+from projects.occ.structures.benchmarks import BENCHMARKS, free_space_elsewhere, get_benchmark  # noqa: E402
 from projects.occ.visualization import (  # noqa: E402
     CameraPath,
     OccVisualizer,
@@ -242,10 +242,23 @@ def file_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[Drawn
         grids = {args.config: VoxelGrid.build(config.grid)}
     else:
         grids = {name: preset.grid for name, preset in BENCHMARKS.items()}
-    first = read_volume(args.gt[0] if args.gt else args.npz[0], grids)
+    first_path = args.gt[0] if args.gt else args.npz[0]
+    first = read_volume(first_path, grids, others=not (args.preset or args.config))
+    if args.gt and not first.tells_grid and not (args.preset or args.config):
+        # labels of benchmarks do not tell their grid, our predictions do
+        first = read_volume(args.npz[0], {name: grid for name, grid in grids.items() if grid.shape == first.grid.shape}, True)
     print(f'grid: {first.grid_name}')
+    elsewhere = (
+        ''
+        if first.tells_grid
+        else free_space_elsewhere(
+            np.bincount(first.labels[first.labels < first.grid.num_classes], minlength=first.grid.num_classes), first.grid
+        )
+    )
+    if elsewhere:
+        print(f'warning: {first_path}: {elsewhere}; name the grid with --preset')
     grids = {first.grid_name: first.grid}
-    names = [Path(path).stem if Path(path).stem != 'labels' else Path(path).resolve().parent.name for path in args.npz]
+    names = different_names(args.npz)
     scene = names[0] if len(names) == 1 else Path(args.npz[0]).resolve().parent.name
 
     def make(source: tuple[str, str, str | None]) -> DrawnFrame:
@@ -265,14 +278,25 @@ def file_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[Drawn
     return OccVisualizer(grid=first.grid), LazyFrames(list(zip(names, args.npz, args.gt or [None] * len(names))), make)
 
 
-def read_volume(path: str, grids: dict[str, VoxelGrid]):
+def different_names(paths: Sequence[str]) -> list[str]:
+    """Names of files: the stem, of ``labels.npz`` the folder, with as many folders as tell them apart, or else a number."""
+    parts = [Path(path).resolve().with_suffix('').parts[1:] for path in paths]
+    parts = [part[:-1] if part[-1] == 'labels' and len(part) > 1 else part for part in parts]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ['_'.join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f'{part[-1]}_{number}' for number, part in enumerate(parts, start=1)]
+
+
+def read_volume(path: str, grids: dict[str, VoxelGrid], others: bool = False):
     """Reads a label file; see :func:`read_label_volume`.
 
     Raises:
         OccError: If it cannot be read or fits no grid.
     """
     try:
-        return read_label_volume(path, grids)
+        return read_label_volume(path, grids, others)
     except (OSError, ValueError) as error:
         raise OccError(str(error)) from error
 

@@ -335,7 +335,11 @@ def test_predictions_of_another_benchmark(tool, tmp_path, capsys):
     arguments = full_size(tmp_path, 'occ3d', count=1)
     np.savez(tmp_path / 'pred' / 'token0.npz', pred=np.zeros((200, 200, 16), np.uint8))
     assert tool.main(arguments) == 0
-    assert "100 % of all voxels are predicted as class 0 ('others'), which is free space in another" in capsys.readouterr().out
+    assert "100 % of all voxels are class 0 ('others'), which is free space in surroundocc" in capsys.readouterr().out
+    surround = get_benchmark('surroundocc').grid
+    np.savez(tmp_path / 'pred' / 'token0.npz', pred=np.zeros((200, 200, 16), np.uint8), **surround.to_arrays())
+    assert tool.main(arguments) == 1
+    assert 'free_index 0 instead of 17' in last_line(capsys)
     np.savez(tmp_path / 'pred' / 'token0.npz', pred=np.full((200, 200, 16), 18, np.uint8))
     assert tool.main(arguments) == 1
     assert '18 is no class id' in last_line(capsys)
@@ -343,6 +347,24 @@ def test_predictions_of_another_benchmark(tool, tmp_path, capsys):
     # also from a worker process
     assert tool.main([*arguments[:-1], '1']) == 1
     assert 'has the shape (256, 256, 32), the grid (200, 200, 16)' in last_line(capsys)
+
+
+def test_moved_axes_and_masks_are_told(tool, tmp_path, capsys):
+    arguments = full_size(tmp_path, 'occ3d')
+    path = tmp_path / 'pred' / 'token0.npz'
+    labels = np.load(path)['arr_0']
+    np.savez_compressed(path, labels[:, ::-1])
+    other = next((tmp_path / 'pred').rglob('labels.npz'))
+    np.savez_compressed(other, np.load(other)['arr_0'][:, ::-1])
+    assert tool.main(arguments) == 0
+    assert 'warning: with y flipped, 9' in capsys.readouterr().out
+    for file in (path, other):
+        np.savez_compressed(file, (labels != 17).astype(np.uint8))
+    assert tool.main(arguments) == 0
+    assert 'all predictions hold 0 and 1 alone' in capsys.readouterr().out
+    np.savez_compressed(path, labels != 17)
+    assert tool.main(arguments) == 1
+    assert 'holds bool' in last_line(capsys)
 
 
 def test_arguments_that_do_not_fit(tool, tmp_path, capsys):

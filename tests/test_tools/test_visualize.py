@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from projects.occ.structures import OccDataSample, VoxelGrid
+from projects.occ.structures.benchmarks import BENCHMARKS
 from projects.occ.visualization import VoxelPainter, cast_maps, read_scene_html
 from projects.occ.visualization.view_cameras import look_at, project_matrix
 
@@ -154,6 +155,35 @@ def test_draws_predictions_beside_the_label(tool, label_file, tmp_path):
     assert (213, 40, 60) in colors(out / 'pred_scene.png')  # missed
     assert tool.main(['--npz', str(tmp_path / 'arr_0.npz'), '--show-dir', str(out)]) == 0
     assert (213, 40, 60) not in colors(out / 'arr_0_scene.png')
+
+
+def test_files_of_one_name_have_pages_of_their_own(tool, label_file, tmp_path):
+    with np.load(label_file) as data:
+        labels = data['semantics'].copy()
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        np.savez_compressed(tmp_path / name / 'pred.npz', pred=labels)
+    paths = [str(tmp_path / name / 'pred.npz') for name in ('a', 'b')]
+    assert tool.main(['--npz', *paths, '--show-dir', str(tmp_path / 'out')]) == 0
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a_pred_scene.png', 'b_pred_scene.png']
+    assert tool.different_names([paths[0]]) == ['pred'] and tool.different_names([paths[0]] * 2) == ['pred_1', 'pred_2']
+    assert tool.different_names(['x/a/labels.npz', 'x/b/labels.npz']) == ['a', 'b']
+
+
+def test_files_are_drawn_on_the_grid_that_they_tell(tool, label_file, tmp_path, capfd):
+    grid = BENCHMARKS['surroundocc'].grid
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[:, 90:110, 8] = 11
+    np.savez_compressed(tmp_path / 'told.npz', pred=labels, **grid.to_arrays())
+    np.savez_compressed(tmp_path / 'silent.npz', pred=labels)
+    out = ['--show-dir', str(tmp_path / 'out'), '--npz']
+    assert tool.main([*out, str(tmp_path / 'told.npz')]) == 0
+    assert 'grid: surroundocc' in capfd.readouterr().out
+    assert tool.main([*out, str(tmp_path / 'silent.npz')]) == 0
+    assert "class 0 ('others'), which is free space in surroundocc" in capfd.readouterr().out
+    assert tool.main([*out, str(tmp_path / 'told.npz'), '--preset', 'occ3d']) == 1
+    assert 'free_index 0 instead of 17' in capfd.readouterr().err
+    assert tool.main([*out, str(tmp_path / 'told.npz'), '--gt', str(label_file)]) == 1
 
 
 def test_bad_label_files(tool, label_file, tmp_path, capfd):

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -205,17 +204,16 @@ class OccInferencer(BaseInferencer):
     ) -> None:
         """Writes one frame.
 
-        ``<token>.npz`` holds ``pred`` (X, Y, Z) uint8, what the grid is (``point_cloud_range``, ``voxel_size``, ``frame``,
-        ``free_index``, ``ignore_index``, ``class_names``) and the cameras (``cam_names``, ``cam2img``, ``ref2cam``);
+        ``<token>.npz`` holds ``pred`` (X, Y, Z) uint8, what the grid is (``VoxelGrid.to_arrays``) and the cameras
+        (``cam_names``, ``cam2img``, ``ref2cam``);
         ``tools/eval_predictions.py`` and ``tools/visualize.py --npz`` read it.
 
         Raises:
             ValueError: If the token is no relative path.
         """
         relative = name_to_path(sample.token)
-        arrays = {key: value for key, value in asdict(self.grid).items() if key != 'shape'}
-        arrays.update({key: sample.get(key) for key in ('cam_names', 'cam2img', 'ref2cam')})
-        arrays = {'pred': pred_occ, **{key: np.asarray(value) for key, value in arrays.items()}}
+        cameras = {key: np.asarray(sample.get(key)) for key in ('cam_names', 'cam2img', 'ref2cam')}
+        arrays = {'pred': pred_occ, **self.grid.to_arrays(), **cameras}
         folder = Path(out_dir) / relative.parent
         write_atomically(folder / f'{relative.name}.npz', lambda file: np.savez_compressed(file, **arrays))
         if pages:

@@ -208,7 +208,10 @@ def read_raw_label(
 
 def _class_ids(values: np.ndarray, grid: VoxelGrid, ignored: bool, problems: list[tuple[str, str]]) -> np.ndarray | None:
     """``values`` as uint8; adds to ``problems`` what is wrong with them."""
-    if values.dtype.kind not in 'biuf':
+    if values.dtype.kind == 'b':
+        problems.append(('label-type', 'holds bool, a mask; expected class ids, of which 0 and 1 are two'))
+        return None
+    if values.dtype.kind not in 'iuf':
         problems.append(('label-type', f'holds {values.dtype}; expected numbers, one class id per voxel'))
         return None
     if values.shape != grid.shape:

@@ -16,7 +16,7 @@ from projects.occ.atomic_write import write_atomically
 from projects.occ.file_arrays import read_bytes
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import DYNAMIC_CLASSES, NUSCENES_CLASSES, NUSCENES_POINT_COUNTS
-from projects.occ.structures.benchmarks import plain_class_name
+from projects.occ.structures.voxel_grid import plain_class_name
 
 # of the border of an image, pixels: points closer to it are left out, as in RenderOcc
 MARGIN = 1.0

@@ -13,7 +13,7 @@ import numpy as np
 from projects.occ.file_arrays import read_bytes
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES, NUSCENES_CLASSES
-from projects.occ.structures.benchmarks import plain_class_name
+from projects.occ.structures.voxel_grid import plain_class_name
 
 from .kitti360_labels import map_raw_labels
 

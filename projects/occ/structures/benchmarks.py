@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from .benchmark_classes import KITTI360_COLORS, NUSCENES_COLORS, Color
 from .masks import MASK_KEYS
-from .voxel_grid import VoxelGrid
+from .voxel_grid import VoxelGrid, plain_class_name
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,21 @@ def get_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def plain_class_name(name: str) -> str:
-    """Class name without the differences that spelling habits make."""
-    return name.lower().replace('-', '_').replace(' ', '_').removesuffix('s')
+def free_space_elsewhere(counts: np.ndarray, grid: VoxelGrid) -> str:
+    """A sentence if class ids look numbered as in another benchmark, else ''.
+
+    Args:
+        counts: (C,) voxels by class id; free space is most of every scene.
+        grid: The grid that they are taken for.
+    """
+    most = int(counts.argmax())
+    others = [bench for bench in BENCHMARKS.values() if bench.grid.free_index == most]
+    if most == grid.free_index or not others:
+        return ''
+    return (
+        f'{100 * counts[most] / counts.sum():.0f} % of all voxels are class {most} ({grid.class_names[most]!r}), which is free '
+        f'space in {" and ".join(bench.name for bench in others)}; here it is class {grid.free_index}'
+    )
 
 
 def _outside(inner: VoxelGrid, outer: VoxelGrid, tolerance: float = 1e-6) -> bool:

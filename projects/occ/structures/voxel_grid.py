@@ -1,7 +1,7 @@
 """Geometry and classes of a voxel grid, written once in a dataset's base config and handed to everything that needs it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Union
 
 import numpy as np
@@ -11,6 +11,15 @@ from torch import Tensor
 FRAMES = ('lidar', 'ego')
 # where a grid does not say which axis points ahead of the vehicle
 AHEAD = {'lidar': 'y', 'ego': 'x'}
+
+# Names of the arrays that tell the grid of an ``.npz`` of class ids.
+STORED_REQUIRED = ('point_cloud_range', 'voxel_size', 'frame', 'free_index', 'class_names')
+STORED_FIELDS = (*STORED_REQUIRED, 'ignore_index', 'ahead')
+
+
+def plain_class_name(name: str) -> str:
+    """Class name without the differences that spelling habits make."""
+    return name.lower().replace('-', '_').replace(' ', '_').removesuffix('s')
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,52 @@ class VoxelGrid:
             return cls(**grid)
         except TypeError as error:
             raise TypeError(f'grid must have the keys {tuple(cls.__dataclass_fields__)}: {error}') from None
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Union['VoxelGrid', None]:
+        """The grid of a file that :meth:`to_arrays` was written to, None if the file does not tell it.
+
+        Raises:
+            ValueError: If what the file says is no grid.
+        """
+        if not set(STORED_REQUIRED) <= set(arrays):
+            return None
+        fields: dict[str, Any] = {key: arrays[key].tolist() for key in STORED_FIELDS if key in arrays}
+        try:
+            low, high = np.array(fields['point_cloud_range'], dtype=np.float64).reshape(2, 3)
+            # of files in single precision
+            bounds = np.round([*low, *high], 5).tolist()
+            size = np.round(np.broadcast_to(fields['voxel_size'], 3).astype(np.float64), 5).tolist()
+            shape = tuple(round(n) for n in (high - low) / size)
+            fields.update(
+                point_cloud_range=bounds, voxel_size=size, shape=shape, class_names=tuple(map(str, fields['class_names']))
+            )
+            return cls(**fields)
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+            raise ValueError(f'the grid that it tells is none ({error})') from error
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What tells the grid in an ``.npz`` beside class ids; their shape is that of the grid."""
+        return {key: np.asarray(value) for key, value in asdict(self).items() if key in STORED_FIELDS}
+
+    def differences(self, other: 'VoxelGrid') -> list[str]:
+        """How another grid places voxels or numbers classes in another way; spelling does not count, nor how free is called."""
+        found = [
+            f'{key} {getattr(other, key)} instead of {getattr(self, key)}'
+            for key in ('point_cloud_range', 'voxel_size')
+            if not np.allclose(getattr(other, key), getattr(self, key), atol=1e-4)
+        ]
+        found += [
+            f'{key} {getattr(other, key)!r} instead of {getattr(self, key)!r}'
+            for key in ('shape', 'frame', 'ahead', 'free_index', 'num_classes')
+            if getattr(other, key) != getattr(self, key)
+        ]
+        if self.num_classes == other.num_classes and self.free_index == other.free_index:
+            for index in self.semantic_classes:
+                own, name = self.class_names[index], other.class_names[index]
+                if plain_class_name(own) != plain_class_name(name):
+                    return [*found, f'class {index} {name!r} instead of {own!r}']
+        return found
 
     @property
     def num_classes(self) -> int:

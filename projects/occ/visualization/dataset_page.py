@@ -45,14 +45,13 @@ def dataset_figures(
         pages['input'] = camera_figure(painter, cameras, {} if gt is None else {'label': gt}, width, title)
     if gt is None:
         return pages
-    across = painter.grid.shape[1 - painter.ahead_axis]
-    scale = max(1, panel_width // across)
+    scale = painter.fitting_scale(panel_width)
     above = painter.bird_eye(gt, scale)
     height = above.shape[0]
     rows = [[Panel(painter.overview(gt, height * 8 // 5, height), 'label'), Panel(above, 'from above')]]
     views = []
     for name, mask in masks.items():
-        share = painter.lay_out(np.asarray(mask, dtype=bool).mean(-1)).repeat(scale, 0).repeat(scale, 1)
+        share = painter.lay_out(painter.enlarge(np.asarray(mask, dtype=bool).mean(-1), scale))
         views.append(Panel(SEEN.paint(share, np.ones_like(share, dtype=bool)), f'{name}: {np.mean(mask):.1%} of the voxels'))
     chart = Panel(_count_chart(painter, gt, panel_width * 8 // 5, max(height, 480)), 'voxels of each class')
     rows.append([*views, chart])

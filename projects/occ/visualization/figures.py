@@ -131,8 +131,7 @@ def scene_figure(
         The page, (H, W, 3) uint8.
     """
     width, height = panel_width, panel_width * 5 // 8
-    across = painter.grid.shape[1 - painter.ahead_axis]
-    scale = max(1, panel_width // across)
+    scale = painter.fitting_scale(panel_width)
     views, maps = [], []
     for name, labels in (('ground truth', gt), ('prediction', pred)):
         if labels is not None:
@@ -278,7 +277,7 @@ def _bev_row(painter: VoxelPainter, maps: RenderedMaps, width: int) -> list[Pane
 def _with_vehicle(image: np.ndarray, painter: VoxelPainter, scale: int, size: float = 2.0, smooth: int = 4) -> np.ndarray:
     """Draws a triangle that points ahead at the origin of the grid's frame, ``size`` metres to each side."""
     column, row = painter.bird_eye_pixel((0.0, 0.0), scale)
-    half = size / painter.grid.voxel_size[0] * scale
+    half = size / min(painter.grid.voxel_size[:2]) * scale
     corners = ((column, row - 1.3 * half), (column + 0.8 * half, row + half), (column - 0.8 * half, row + half))
     canvas = Image.fromarray(image.repeat(smooth, 0).repeat(smooth, 1))
     corners = [(x * smooth, y * smooth) for x, y in corners]

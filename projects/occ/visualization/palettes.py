@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from projects.occ.structures.benchmark_classes import Color
-from projects.occ.structures.benchmarks import BENCHMARKS, plain_class_name
+from projects.occ.structures.benchmarks import BENCHMARKS
+from projects.occ.structures.voxel_grid import plain_class_name
 
 IGNORED_COLOR: Color = (200, 200, 200)
 FREE_COLOR: Color = (255, 255, 255)

@@ -91,7 +91,7 @@ class VoxelPainter:
 
         Args:
             labels: (X, Y, Z) class ids.
-            scale: Pixels per voxel.
+            scale: Pixels along the shorter horizontal edge of a voxel; the other one is drawn as much longer as it is.
 
         Returns:
             (pixels ahead, pixels across, 3) uint8.
@@ -110,10 +110,22 @@ class VoxelPainter:
 
     def bird_eye_pixel(self, point: Sequence[float], scale: int) -> tuple[float, float]:
         """Column and row of a point (x, y), metres, in the pictures of :meth:`bird_eye`."""
-        lower, upper, size = self.grid.lower, self.grid.upper, self.grid.voxel_size
+        lower, upper = self.grid.lower, self.grid.upper
+        per_metre = scale / min(self.grid.voxel_size[:2])
         if self.ahead_axis == 0:
-            return (upper[1] - point[1]) / size[1] * scale, (upper[0] - point[0]) / size[0] * scale
-        return (point[0] - lower[0]) / size[0] * scale, (upper[1] - point[1]) / size[1] * scale
+            return (upper[1] - point[1]) * per_metre, (upper[0] - point[0]) * per_metre
+        return (point[0] - lower[0]) * per_metre, (upper[1] - point[1]) * per_metre
+
+    def fitting_scale(self, width: int) -> int:
+        """The largest ``scale`` with which :meth:`bird_eye` is at most ``width`` pixels wide, at least 1."""
+        across = self.grid.extent[1 - self.ahead_axis] / min(self.grid.voxel_size[:2])
+        return max(1, int((width + 1e-6) // round(across, 6)))
+
+    def enlarge(self, cells: np.ndarray, scale: int) -> np.ndarray:
+        """Values (X, Y, ...) of columns as pixels, before :meth:`lay_out`, with as many pixels per metre along both axes."""
+        for axis in (0, 1):
+            cells = cells.repeat(np.diff(self._edges(axis, scale)), axis)
+        return cells
 
     def lay_out(self, cells: np.ndarray) -> np.ndarray:
         """Values (X, Y, ...) of columns as they lie in the pictures of :meth:`bird_eye`: ahead is up, left is left."""
@@ -132,6 +144,11 @@ class VoxelPainter:
         lower, size = self.grid.lower, self.grid.voxel_size
         return draw_voxels(labels, colors, drawn, lower, size, ref2img, width, height, free_index=free, **style)
 
+    def _edges(self, axis: int, scale: int) -> np.ndarray:
+        """First pixel of every voxel along an axis, and the number of pixels."""
+        size = self.grid.voxel_size
+        return np.rint(np.arange(self.grid.shape[axis] + 1) * (scale * size[axis] / min(size[:2]))).astype(np.int64)
+
     def _bird_eye(self, labels: np.ndarray, colors: np.ndarray, drawn: np.ndarray, scale: int) -> np.ndarray:
         labels = np.asarray(labels, dtype=np.uint8)
         solid = drawn[labels]
@@ -142,11 +159,19 @@ class VoxelPainter:
         step = np.max(_neighbors(height), axis=0) - height
         light = 1 - BEV_SHADE * np.clip(step, 0, BEV_STEPS) / BEV_STEPS
         image = np.where(filled[..., None], colors[label] * light[..., None], FREE_COLOR)
-        image = image.repeat(scale, 0).repeat(scale, 1)
+        image = self.enlarge(image, scale)
         if scale > 1:
             # bright classes would be lost on white without an outline
-            for side, beside in zip(_borders(image, scale), _neighbors(filled), strict=True):
-                side[filled & ~beside] *= BEV_OUTLINE
+            for side, beside in enumerate(_neighbors(filled)):
+                axis, last = divmod(side, 2)
+                edges = self._edges(axis, scale)
+                pixels = edges[1:] - 1 if last else edges[:-1]
+                outlined = (filled & ~beside).repeat(np.diff(self._edges(1 - axis, scale)), 1 - axis)
+                factor = np.where(outlined, BEV_OUTLINE, 1.0)[..., None]
+                if axis == 0:
+                    image[pixels] *= factor
+                else:
+                    image[:, pixels] *= factor
         return self.lay_out(np.rint(image).astype(np.uint8))
 
 
@@ -154,12 +179,6 @@ def _neighbors(cells: np.ndarray) -> np.ndarray:
     """Values (4, X, Y) of the neighbours at x - 1, x + 1, y - 1, y + 1; the border is its own neighbour."""
     padded = np.pad(cells, 1, mode='edge')
     return np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
-
-
-def _borders(image: np.ndarray, scale: int) -> list[np.ndarray]:
-    """Views (X, Y, scale, 3) on the pixels of every cell that touch the neighbours of :func:`_neighbors`."""
-    cells = image.reshape(image.shape[0] // scale, scale, image.shape[1] // scale, scale, 3)
-    return [cells[:, 0], cells[:, -1], cells[:, :, :, 0].transpose(0, 2, 1, 3), cells[:, :, :, -1].transpose(0, 2, 1, 3)]
 
 
 def _error_style() -> tuple[np.ndarray, np.ndarray]:

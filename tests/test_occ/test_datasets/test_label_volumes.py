@@ -113,6 +113,36 @@ def test_prediction_as_npz(tmp_path, key):
     np.testing.assert_array_equal(found, IDS)
 
 
+def test_the_grid_that_a_file_tells_is_taken(tmp_path):
+    surround = GRIDS['surroundocc']
+    np.savez(tmp_path / 'a.npz', pred=np.zeros(surround.shape, np.uint8), **surround.to_arrays())
+    volume = read_label_volume(tmp_path / 'a.npz', GRIDS)  # the shape alone would fit Occ3D's, which comes first
+    assert volume.grid_name == 'surroundocc' and volume.tells_grid
+    with pytest.raises(ValueError, match=r"a.npz.*'occ3d'.*free_index 0 instead of 17"):
+        read_label_volume(tmp_path / 'a.npz', {'occ3d': GRIDS['occ3d']})
+    with pytest.raises(ValueError, match=r'a.npz.*free_index 0 instead of 17'):
+        read_prediction(tmp_path / 'a.npz', GRIDS['occ3d'])
+    assert read_prediction(tmp_path / 'a.npz', surround).shape == surround.shape
+    np.savez(tmp_path / 'own.npz', pred=np.zeros(SMALL.shape, np.uint8), **SMALL.to_arrays())
+    volume = read_label_volume(tmp_path / 'own.npz', GRIDS, others=True)
+    assert volume.grid == SMALL and volume.is_prediction
+    with pytest.raises(ValueError, match='own.npz'):
+        read_label_volume(tmp_path / 'own.npz', GRIDS)
+
+
+def test_pictures_and_scores_take_the_same_keys(tmp_path):
+    grids = {'tiny': TINY}
+    np.savez(tmp_path / 'named.npz', occupancy=IDS.astype(np.uint8), mask_camera=np.ones(IDS.shape, bool), time=np.zeros(3))
+    np.testing.assert_array_equal(read_prediction(tmp_path / 'named.npz', TINY), IDS)
+    np.testing.assert_array_equal(read_label_volume(tmp_path / 'named.npz', grids).labels, IDS)
+    np.savez(tmp_path / 'two.npz', a=IDS, b=IDS)
+    np.savez(tmp_path / 'mask.npz', pred=IDS > 0)
+    for name, text in (('two', r"\['a', 'b'\]"), ('mask', 'bool')):
+        for read in (lambda path: read_prediction(path, TINY), lambda path: read_label_volume(path, grids)):
+            with pytest.raises(ValueError, match=text):
+                read(tmp_path / f'{name}.npz')
+
+
 def test_prediction_as_npy(tmp_path):
     np.save(tmp_path / 'float.npy', IDS.astype(np.float32))
     index = np.argwhere(IDS != 0)
@@ -163,6 +193,6 @@ def test_damaged_prediction(tmp_path):
     (tmp_path / 'a.npz').write_bytes(b'PK\x03\x04 cut')
     with pytest.raises(ValueError, match="prediction: '.*a.npz'"):
         read_prediction(tmp_path / 'a.npz', TINY)
-    np.savez(tmp_path / 'b.npz', logits=IDS)
+    np.savez(tmp_path / 'b.npz', logits=IDS[None])
     with pytest.raises(ValueError, match=r"b.npz.*\['logits'\]"):
         read_prediction(tmp_path / 'b.npz', TINY)

@@ -14,7 +14,7 @@ from projects.occ.structures.frame_record import CameraRecord
 from projects.preparation.info_writer import write_info_file
 
 LOADING = [dict(type='LoadMultiViewImages'), dict(type='LoadOccLabels')]
-RESIZING = dict(type='ResizeCropFlipImages', final_wh=(24, 14), training=True, resize_lim=(0.8, 1.1), rand_flip=True)
+RESIZING = dict(type='ResizeCropFlipImages', final_wh=(24, 14), training=True, resize_lim=(0.77, 1.1), rand_flip=True)
 WORLD = np.array([[620.0, 1590.0, 1.0, 1.0], [595.0, 1640.0, 3.0, 1.0], [580.0, 1600.0, 0.5, 1.0], [604.0, 1570.0, 2.0, 1.0]])
 
 

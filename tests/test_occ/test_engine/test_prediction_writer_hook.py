@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from projects.occ.engine.errors import OccError
 from projects.occ.engine.hooks.prediction_writer_hook import PredictionWriterHook
-from projects.occ.structures import OccDataSample
+from projects.occ.structures import OccDataSample, VoxelGrid
 
 
 def sample(token, labels=None):
@@ -18,6 +20,14 @@ def test_one_file_per_token(tmp_path):
             assert file.files == ['pred']
             assert file['pred'].dtype == np.uint8 and file['pred'].tolist() == [[[0, 1, 2], [3, 4, 5]]]
     assert len([path for path in tmp_path.rglob('*') if path.is_file()]) == 2
+
+
+def test_files_tell_the_grid_of_the_test_set(tmp_path):
+    grid = VoxelGrid((0, 0, 0, 1, 2, 3), 1.0, (1, 2, 3), 'ego', 0, class_names=tuple('abcdef'))
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(grid=vars(grid)))))
+    PredictionWriterHook(str(tmp_path)).after_test_iter(runner, 0, None, [sample('abc')])
+    with np.load(tmp_path / 'abc.npz') as file:
+        assert VoxelGrid.from_arrays(dict(file)) == grid and file['pred'].shape == grid.shape
 
 
 @pytest.mark.parametrize('token', ['', '../outside', '/etc/passwd'])

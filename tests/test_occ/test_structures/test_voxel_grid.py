@@ -1,10 +1,13 @@
 """Tests of the voxel grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import BENCHMARKS
 
 OCC3D = dict(
     point_cloud_range=[-40, -40, -1, 40, 40, 5.4],
@@ -78,3 +81,29 @@ def test_check_labels(convert):
         grid.check_labels(convert([[[0], [7]], [[1], [1]]]), 'a.npz')
     with pytest.raises(ValueError, match=r'expected a label volume of shape \(2, 2, 1\)'):
         grid.check_labels(convert([[[0], [1]]]))
+
+
+def test_a_grid_survives_a_file(tmp_path):
+    for grid in (bench.grid for bench in BENCHMARKS.values()):
+        np.savez(tmp_path / 'a.npz', pred=np.zeros(1), **grid.to_arrays())
+        with np.load(tmp_path / 'a.npz') as file:
+            assert VoxelGrid.from_arrays(dict(file)) == grid
+    single = {key: value.astype(np.float32) if value.dtype == float else value for key, value in grid.to_arrays().items()}
+    assert VoxelGrid.from_arrays(single) == grid
+    assert VoxelGrid.from_arrays(dict(pred=np.zeros(1), voxel_size=np.ones(3))) is None
+    with pytest.raises(ValueError, match='free_index'):
+        VoxelGrid.from_arrays(dict(grid.to_arrays(), free_index=np.array(99)))
+    with pytest.raises(ValueError, match='the grid that it tells is none'):
+        VoxelGrid.from_arrays(dict(grid.to_arrays(), point_cloud_range=np.zeros(3)))
+
+
+def test_differences_of_grids():
+    occ3d, surround = BENCHMARKS['occ3d'].grid, BENCHMARKS['surroundocc'].grid
+    assert occ3d.differences(occ3d) == []
+    text = ' '.join(occ3d.differences(surround))
+    for key in ('point_cloud_range', 'voxel_size', 'frame', 'ahead', 'free_index', 'num_classes'):
+        assert key in text
+    spelled = replace(occ3d, class_names=(*(name.replace('_', '-') for name in occ3d.class_names[:-1]), 'empty'))
+    assert occ3d.differences(spelled) == []
+    swapped = (occ3d.class_names[1], occ3d.class_names[0], *occ3d.class_names[2:])
+    assert "class 0 'barrier' instead of 'others'" in occ3d.differences(replace(occ3d, class_names=swapped))

@@ -120,3 +120,22 @@ def test_errors():
         VoxelPainter(EGO).bird_eye(np.zeros((6, 8, 3), np.uint8))
     with pytest.raises(ValueError, match='prediction: expected a label volume'):
         VoxelPainter(EGO).error_bird_eye(np.zeros((6, 8, 3), np.uint8), empty(), None)
+
+
+@pytest.mark.parametrize('frame', ['ego', 'lidar'])
+@pytest.mark.parametrize('size, shape', [((1.0, 0.4, 1.0), (8, 15, 3)), ((0.5, 0.75, 1.0), (16, 8, 3))])
+def test_bird_eye_is_metric_where_voxels_are_not_square(frame, size, shape):
+    painter = VoxelPainter(dict(EGO, voxel_size=size, shape=shape, frame=frame))
+    labels = np.zeros(shape, dtype=np.uint8)
+    labels[2:4, 3:7, 0] = 3
+    for scale in (1, 4):
+        image = painter.bird_eye(labels, scale)
+        ahead, across = (8, 6) if frame == 'ego' else (6, 8)
+        per_metre = scale / min(size[:2])
+        assert image.shape == (round(ahead * per_metre), round(across * per_metre), 3)
+        drawn = (image != 255).any(-1)
+        assert drawn.sum() / per_metre**2 == pytest.approx(2 * size[0] * 4 * size[1], rel=0.2 / scale)
+    assert painter.bird_eye(labels, painter.fitting_scale(200)).shape[1] <= 200
+    column, row = painter.bird_eye_pixel(painter.grid.index_to_point((2.5, 4.5, 0))[:2], 4)
+    rows, columns = np.where((image != 255).any(-1))
+    assert (rows.mean() + 0.5, columns.mean() + 0.5) == pytest.approx((row, column), abs=0.6)

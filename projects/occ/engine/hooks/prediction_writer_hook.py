@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 
 from projects.occ.atomic_write import write_atomically
 from projects.occ.file_names import name_to_path
+from projects.occ.structures import VoxelGrid
 
 from ..errors import OccError
 
@@ -17,6 +18,8 @@ from ..errors import OccError
 @HOOKS.register_module()
 class PredictionWriterHook(Hook):
     """Writes every test prediction to ``<out_dir>/<token>.npz``: key ``pred``, (X, Y, Z) uint8 class ids.
+
+    The keys of ``VoxelGrid.to_arrays`` beside it tell the grid of the test set, as far as the test set tells it.
 
     Args:
         out_dir: Folder of the files. A token with slashes makes sub-folders.
@@ -33,6 +36,9 @@ class PredictionWriterHook(Hook):
         Raises:
             OccError: If a sample has no ``pred_occ`` or no usable ``token``.
         """
+        dataset = getattr(getattr(runner, 'test_dataloader', None), 'dataset', None)
+        grid = (getattr(dataset, 'metainfo', None) or {}).get('grid')
+        about = {} if grid is None else VoxelGrid.build(grid).to_arrays()
         for sample in outputs or ():
             if 'pred_occ' not in sample:
                 raise OccError(f'--out needs data_sample.pred_occ, but the model returned {sorted(sample.keys())}')
@@ -43,5 +49,5 @@ class PredictionWriterHook(Hook):
             labels = sample.pred_occ.cpu().numpy().astype(np.uint8)
             write_atomically(
                 self.out_dir / relative.parent / f'{relative.name}.npz',
-                lambda file, labels=labels: np.savez_compressed(file, pred=labels),
+                lambda file, labels=labels: np.savez_compressed(file, pred=labels, **about),
             )

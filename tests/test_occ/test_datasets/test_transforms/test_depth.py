@@ -89,7 +89,8 @@ def test_a_truncated_map_is_refused(results):
 
 def test_depth_follows_crop_and_padding(results):
     results = LoadDepthMaps()(results)
-    results = ResizeCropFlipImages(final_wh=(20, 12), training=True)(results)
+    whole = dict(resize_lim=(1.2, 1.2), relative=True)  # as large as it is: 20 of 24 columns are the smallest to cover
+    results = ResizeCropFlipImages(final_wh=(20, 12), training=True, **whole)(results)
     depth, image = results['depth'][0], results['img'][0]
     assert depth.shape == (12, 20) and np.array_equal(depth.astype(np.uint8), image[..., 0])
 
