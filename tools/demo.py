@@ -18,7 +18,7 @@ CONFIG = 'configs/debug/tpvformer_tiny_synthetic-occ3d_gaussrender.py'
 DATA = 'data/synthetic'
 DRAWN = (0, 7, 15)  # frames of the test set
 GENERATE = [
-    *('synthetic', '--format', 'occ3d', '--preset', 'tiny', '--image-size', '200x112', '--seed', '0', '--workers', '2'),
+    *('synthetic', '--format', 'both', '--preset', 'tiny', '--image-size', '200x112', '--seed', '0', '--workers', '2'),
     *('--scenes-train', '24', '--scenes-val', '4', '--frames', '4'),
 ]
 
