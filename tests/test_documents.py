@@ -82,8 +82,12 @@ def commands(text: str) -> list[tuple[str, str]]:
 
 @cache
 def known_flags(script: str) -> set[str]:
-    """Every option that a script, or the module that its options come from, adds to a parser."""
-    text = ''.join((ROOT / file).read_text() for file in (script, 'projects/occ/engine/command_line.py'))
+    """Every option that a script, or the modules that its options come from, add to a parser."""
+    text = (ROOT / script).read_text()
+    shared = {
+        f'{module.replace(".", "/")}.py' for module in re.findall(r'^from (projects\.[\w.]*command_line) import', text, re.M)
+    }
+    text += ''.join((ROOT / file).read_text() for file in shared | {'projects/occ/engine/command_line.py'})
     flags = set(re.findall(r"'(--[a-z][\w-]*)'", text)) | {TRUST_FLAG, ALLOW_FLAG, '--help'}
     return flags | {f'--no-{flag[2:]}' for flag in flags}
 
