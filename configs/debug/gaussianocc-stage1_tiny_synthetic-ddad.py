@@ -17,6 +17,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadMultiViewImages'),
+    dict(type='LoadSelfOcclusionMasks', valid='zero'),  # what the LiDAR sees behind the own car does not count
     dict(type='LoadDepthPixels'),
     dict(type='ResizeImages', size=network_size, keep_originals=True),
     dict(type='PackOccInputs', extra_meta_keys=['depth_pixels']),
@@ -26,7 +27,11 @@ train_dataloader = dict(
     persistent_workers=False,
     dataset=dict(data_root=data_root, data_prefix=dict(mask='mask'), pipeline=train_pipeline),
 )
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root, pipeline=test_pipeline))
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, data_prefix=dict(mask='mask'), pipeline=test_pipeline),
+)
 test_dataloader = val_dataloader
 val_evaluator = [dict(_base_.val_evaluator[0], max_depth=80.0), _base_.val_evaluator[1]]
 test_evaluator = val_evaluator
@@ -39,7 +44,7 @@ model = dict(
         max_depth=80.0,
     ),
     pose_network=dict(backbone=dict(depth=18, base_channels=16, init_cfg=None), in_channels=128, hidden_channels=64),
-    loss=dict(far=80.0, warmup_steps=200, automask=False),
+    loss=dict(far=80.0, warmup_steps=200, automask=False, visible_only=True, smooth_weight=0.01),
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[10], gamma=0.1)]

@@ -40,7 +40,10 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(grid=grid)
-test_evaluator = val_evaluator
+test_evaluator = [
+    dict(_base_.val_evaluator, grid=grid),
+    dict(_base_.test_evaluator[1], grid=grid),
+]
 
 model = dict(
     grid=grid,

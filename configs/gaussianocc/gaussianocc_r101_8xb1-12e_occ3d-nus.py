@@ -41,6 +41,12 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(cam_names=cam_names, pipeline=test_pipeline))
 test_dataloader = val_dataloader
+# mIoU*: the class maps know neither of the two; published numbers count voxels that a camera and the LiDAR see
+val_evaluator = dict(excluding=dict(mIoU_star=['others', 'other_flat']))
+test_evaluator = [
+    dict(_base_.test_evaluator, **val_evaluator),
+    dict(type='OccupancyMetric', grid=_base_.grid, mask='both', prefix='occ_both', **val_evaluator),
+]
 
 aggregator = _base_.supervision
 # stage 1 writes this checkpoint; None: the data set's poses

@@ -204,12 +204,14 @@ def reprojection_error(
     return (smallest, counted & smallest.detach().isfinite()) if visible_only else (smallest, counted)
 
 
-def smoothness(depth: Tensor, image: Tensor, eps: float = 1e-7) -> Tensor:
+def smoothness(depth: Tensor, image: Tensor, mask: Tensor | None = None, eps: float = 1e-7) -> Tensor:
     """Differences of neighbouring inverse depths, weighted down at edges of the image.
 
     Args:
         depth: (B, 1, H, W), metres.
         image: (B, 3, H, W), 0..1, of the same view and size.
+        mask: (B, 1, H, W), 0 on the own car, whose edges do not count: nothing else is known of the depth there, and it
+            continues what is around. None: nowhere.
         eps: Added to denominators.
 
     Returns:
@@ -220,5 +222,9 @@ def smoothness(depth: Tensor, image: Tensor, eps: float = 1e-7) -> Tensor:
     loss = 0.0
     for axis in (2, 3):
         edge = image.diff(dim=axis).abs().mean(1, keepdim=True)
+        if mask is not None:
+            there = mask > 0
+            size = mask.shape[axis] - 1
+            edge = edge * (there.narrow(axis, 0, size) & there.narrow(axis, 1, size))
         loss = loss + (inverse.diff(dim=axis).abs() * torch.exp(-edge)).mean()
     return loss

@@ -135,7 +135,8 @@ class RigDepthLoss(nn.Module):
             error = reprojection_error(flat_depth, flat_image, K.flatten(0, 1), flat, use, **self.warp)
             losses['loss_photometric'] = self.photometric_weight * masked_mean(*error)
         if self.smooth_weight:
-            losses['loss_smooth'] = self.smooth_weight * smoothness(flat_depth, flat_image)
+            use = None if mask is None else mask.flatten(0, 1)
+            losses['loss_smooth'] = self.smooth_weight * smoothness(flat_depth, flat_image, use)
         if self.cross_view_weight:
             total, count = depth.new_zeros(()), 0
             for b in range(len(depth)):

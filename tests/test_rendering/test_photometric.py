@@ -189,3 +189,19 @@ def test_gradients_in_double_precision():
         return minimum_error([error]) + smoothness(depth, image)
 
     assert torch.autograd.gradcheck(loss, (depth, motion), eps=1e-7, atol=1e-5)
+
+
+def test_depth_on_the_own_car_continues_what_is_around():
+    image = torch.rand(1, 3, 6, 4)
+    image[:, :, 4:] = 0
+    mask = torch.ones(1, 1, 6, 4)
+    mask[:, :, 4:] = 0
+    depth = torch.full((1, 1, 6, 4), 5.0)
+    assert smoothness(depth, image, mask) < 1e-6
+    depth[:, :, 4:] = 50.0
+    edge = torch.exp(-image.diff(dim=2)[:, :, 3].abs().mean(1))
+    inverse = (1 / depth) / (1 / depth).mean()
+    step = (inverse[0, 0, 3, 0] - inverse[0, 0, 4, 0]).abs()
+    # one of five rows of differences; without the mask the edge of the image excuses it
+    assert_close(smoothness(depth, image, mask), step / 5, rtol=1e-4, atol=0)
+    assert_close(smoothness(depth, image), step * edge.mean() / 5, rtol=1e-4, atol=0)

@@ -33,6 +33,8 @@ class OccupancyMetric(BaseMetric):
         mask: Voxels that count, of those not labelled ``grid.ignore_index``: ``'none'`` (all), ``'camera'``, ``'lidar'`` or
             ``'both'`` (camera and LiDAR). None takes the preset's, or ``'none'`` without a preset.
         absent: Policy for classes without a true voxel, see :func:`summarize_confusion`.
+        excluding: Further means by name, with the names of classes that are left out of each beside the free one, for example
+            ``dict(mIoU_star=('others', 'other_flat'))``, as published for supervision by 2D labels without these.
         collect_device: As in :class:`BaseMetric`.
         prefix: Prefix of the names in logs, ``'occ'`` by default.
         collect_dir: As in :class:`BaseMetric`.
@@ -49,6 +51,7 @@ class OccupancyMetric(BaseMetric):
         preset: str | None = None,
         mask: str | None = None,
         absent: str = 'exclude',
+        excluding: Mapping[str, Sequence[str]] | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -71,6 +74,11 @@ class OccupancyMetric(BaseMetric):
             mask = self.preset.mask
         self.mask = mask or 'none'
         self.absent = absent
+        self.excluding = {name: tuple(classes) for name, classes in (excluding or {}).items()}
+        for name, classes in self.excluding.items():
+            unknown = sorted(set(classes) - set(self.grid.class_names))
+            if unknown:
+                raise ValueError(f'excluding.{name} names {unknown}, the grid has the classes {self.grid.class_names}')
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Appends one (C, C) int64 confusion matrix per sample.
@@ -92,8 +100,8 @@ class OccupancyMetric(BaseMetric):
             results: (C, C) confusion matrices, one per sample.
 
         Returns:
-            dict: ``mIoU``, ``IoU``, ``mIoU_with_free``, ``precision``, ``recall`` (float), ``num_averaged`` (int) and
-            ``per_class``, a dict of class name -> IoU, None for a class that the policy leaves out.
+            dict: ``mIoU``, ``IoU``, ``mIoU_with_free``, ``precision``, ``recall`` and the means of ``excluding`` (float),
+            ``num_averaged`` (int) and ``per_class``, a dict of class name -> IoU, None for a class that the policy leaves out.
 
         Raises:
             ValueError: If there is no sample.
@@ -103,6 +111,10 @@ class OccupancyMetric(BaseMetric):
         hist = np.sum(np.stack(results), axis=0)
         summary = summarize_confusion(hist, self.grid.free_index, self.absent)
         self._warn_if_degenerate(hist)
+        names, free = self.grid.class_names, self.grid.free_index
+        for name, left_out in self.excluding.items():
+            kept = [value for c, value in enumerate(summary['per_class']) if c != free and names[c] not in left_out]
+            summary[name] = float(np.nanmean(kept)) if np.isfinite(kept).any() else float('nan')
         print_log(self._report(hist, summary, len(results)), logger='current')
         per_class = summary.pop('per_class')
         summary['per_class'] = {
@@ -162,7 +174,7 @@ class OccupancyMetric(BaseMetric):
         table.justify_columns = {1: 'right', 2: 'right', 3: 'right'}
         lines.append(table.table)
         parts = [f'mIoU {percent(summary["mIoU"])} (mean over {summary["num_averaged"]} of {grid.num_classes - 1} classes)']
-        for key in ('IoU', 'precision', 'recall', 'mIoU_with_free'):
+        for key in ('IoU', 'precision', 'recall', 'mIoU_with_free', *self.excluding):
             parts.append(f'{key} {percent(summary[key])}')
         lines.append(' | '.join(parts))
         return '\n'.join(lines)

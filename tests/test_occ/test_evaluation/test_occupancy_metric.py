@@ -204,3 +204,13 @@ def test_log_names_the_protocol_and_the_table(log):
                  '66.67', '50.00', 'mIoU 58.33 (mean over 2 of 2 classes) | IoU 61.54'):  # fmt: skip
         assert text in log.text
     assert not any('Every counted voxel' in record.message for record in log.records)
+
+
+def test_means_without_some_classes(log):
+    metric = OccupancyMetric(grid=GRID, excluding=dict(mIoU_star=['car']))
+    metric.process(None, [hand_sample()])
+    found = metric.compute_metrics(metric.results)
+    assert found['mIoU_star'] == found['per_class']['road'] == 0.5 and found['mIoU'] != 0.5
+    assert 'mIoU_star 50.00' in log.text
+    with pytest.raises(ValueError, match='tree'):
+        OccupancyMetric(grid=GRID, excluding=dict(mIoU_star=['tree']))

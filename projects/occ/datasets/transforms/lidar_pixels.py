@@ -57,7 +57,8 @@ class LoadDepthPixels(BaseTransform):
     """Projects the LiDAR sweep of the key frame into its images, with the motion of the vehicle since the sweep.
 
     Needs ``lidar_path``, ``ref2cam``, ``cam2img``, ``lidar2ego``, ``ori_img_wh`` and ``grid``; adds ``depth_pixels``, a list of
-    (M, 3) float32 arrays: column, row and depth in metres, in the *original* image. Nothing is interpolated.
+    (M, 3) float32 arrays: column, row and depth in metres, in the *original* image. Nothing is interpolated. Behind
+    ``LoadSelfOcclusionMasks`` (``image_masks``), pixels on the own car are left out: the LiDAR sees the road that it hides.
 
     Args:
         point_dims: Numbers per point in files of float32 rows: 5 in nuScenes, 4 in KITTI. Archives (DDAD) know theirs.
@@ -90,7 +91,7 @@ class LoadDepthPixels(BaseTransform):
         if results['grid'].frame == 'ego':
             points = points @ results['lidar2ego'][:3, :3].T + results['lidar2ego'][:3, 3]
         frame = results.get('frame', np.zeros(len(results['cam2img']), dtype=np.int64))
-        results['depth_pixels'] = [
+        pixels = [
             project_to_pixels(
                 points,
                 results['ref2cam'][view],
@@ -100,6 +101,10 @@ class LoadDepthPixels(BaseTransform):
             ).astype(np.float32)
             for view in np.flatnonzero(np.asarray(frame) == 0)
         ]
+        if 'image_masks' in results:
+            masks = results['image_masks']
+            pixels = [rows[mask[tuple(rows[:, 1::-1].astype(int).T)]] for rows, mask in zip(pixels, masks, strict=True)]
+        results['depth_pixels'] = pixels
         return results
 
     def __repr__(self) -> str:

@@ -59,3 +59,11 @@ def test_damage_names_frame_and_file(tmp_path):
         LoadDepthPixels()(item(tmp_path / 'x.bin'))
     with pytest.raises(ValueError, match='rounding'):
         LoadDepthPixels(rounding='up')
+
+
+def test_pixels_on_the_own_car_are_left_out(tmp_path):
+    np.savez(tmp_path / 'x.npz', data=np.array([[0.5, 1.0, 1.0, 7], [1.5, 2.0, 1.0, 7]]))
+    mask = np.ones((4, 5), dtype=bool)
+    mask[2] = False
+    rows = LoadDepthPixels()(item(tmp_path / 'x.npz', image_masks=[mask]))['depth_pixels']
+    assert rows[0].tolist() == [[1, 1, 1.0]]
