@@ -6,7 +6,7 @@ setup(
     description='Rendering-supervised 3D semantic occupancy: GaussRender on mmdetection3d',
     license='Apache-2.0',
     packages=find_packages(include=['projects', 'projects.*']),
-    package_data={'projects.occ.visualization': ['*.html']},
+    package_data={'projects.occ.visualization': ['*.html', '*.js']},
     python_requires='>=3.10',
     # parts that work without mmdetection3d (docs/installation.md); everything is pinned in requirements/lock.txt
     extras_require=dict(core=['torch>=2.6', 'numpy>=1.23'], metrics=['torch>=2.6', 'numpy>=1.23', 'numba']),

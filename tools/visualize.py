@@ -319,6 +319,8 @@ def dataset_frames(args: argparse.Namespace) -> tuple[OccVisualizer, Sequence[Dr
     if outside:
         raise OccError(f'--indices {outside}: the test set has {len(dataset)} frames, 0 to {len(dataset) - 1}')
     model = load_model(cfg, args.checkpoint) if args.checkpoint else None
+    if args.html and hasattr(model, 'keep_logits'):
+        model.keep_logits = True  # opacities for the picture of a ray
     if args.maps == 'gaussians' and not hasattr(getattr(model, 'aggregator', None), 'render_batch'):
         why = (
             'the model of this config has no aggregator'

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from projects.occ.structures import OccBatch, OccField, OccPrediction, VoxelGrid
+from projects.occ.structures.density import density_opacity
 
 
 class BaseOccHead(BaseModule, metaclass=ABCMeta):
@@ -38,6 +39,22 @@ class BaseOccHead(BaseModule, metaclass=ABCMeta):
             threshold: Voxels of lower opacity are free (0.1 in GaussRender, train.py).
         """
         self._opacity_rule = (field, threshold)
+
+    def predict_opacity(self, prediction: OccPrediction) -> Tensor:
+        """How sure the head is that voxels are occupied, for metrics and pictures along rays.
+
+        Args:
+            prediction: Output of the head.
+
+        Returns:
+            (B, X, Y, Z) in [0, 1], float32: opacity of a voxel that a ray crosses, from the density if the head predicts one,
+            else one minus the probability of the free class.
+        """
+        if prediction.density is not None:
+            return density_opacity(prediction.density.float())
+        logits = prediction.logits[-1].float()
+        others = logits[:, list(self.grid.semantic_classes)].logsumexp(1)
+        return (others - logits[:, self.grid.free_index]).sigmoid()
 
     def predict_labels(self, prediction: OccPrediction) -> Tensor:
         """The decision what is where: the only place where a prediction becomes labels.

@@ -30,7 +30,7 @@ class OccSegmentor(Base3DSegmentor):
             ``RenderSupervision`` or a ``SupervisionGroup`` of several; or None.
         opacity_threshold: For models trained by rendering only: voxels whose opacity is below it become free (0.1 in
             GaussRender, train.py); the head decides so by the aggregator's field. None: the labels of the head.
-        keep_logits: Write ``pred_logits`` too when predicting, for metrics that want class probabilities.
+        keep_logits: Write ``pred_logits`` and ``pred_opacity`` too when predicting, for metrics that want probabilities.
         data_preprocessor: Config of ``OccDataPreprocessor``.
         init_cfg: Initialisation, see mmengine.
     """
@@ -130,16 +130,18 @@ class OccSegmentor(Base3DSegmentor):
     def predict(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> list[OccDataSample]:
         """Writes ``pred_occ``, (X, Y, Z) uint8 class ids, into every sample. Nothing is rendered.
 
-        With ``keep_logits`` also ``pred_logits``, (C, X, Y, Z).
+        With ``keep_logits`` also ``pred_logits``, (C, X, Y, Z), and ``pred_opacity``, (X, Y, Z) in [0, 1].
         """
         return self._write(self.encode_decode(batch_inputs), batch_data_samples)
 
     def _write(self, prediction: OccPrediction, samples: list[OccDataSample]) -> list[OccDataSample]:
         labels = self.occ_head.predict_labels(prediction).to(torch.uint8)
-        for sample, label, scores in zip(samples, labels, prediction.logits[-1], strict=True):
+        for sample, label in zip(samples, labels, strict=True):
             sample.pred_occ = label
-            if self.keep_logits:
-                sample.pred_logits = scores
+        if self.keep_logits:
+            opacities = self.occ_head.predict_opacity(prediction)
+            for sample, scores, opacity in zip(samples, prediction.logits[-1], opacities, strict=True):
+                sample.pred_logits, sample.pred_opacity = scores, opacity
         return samples
 
     def _forward(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> Tensor:

@@ -12,6 +12,7 @@ class OccDataSample(BaseDataElement):
         mask_lidar (Tensor): (X, Y, Z) bool, voxel seen by the LiDAR.
         pred_occ (Tensor): (X, Y, Z) uint8 predicted class ids.
         pred_logits (Tensor): (C, X, Y, Z) predicted logits, if the model has ``keep_logits``.
+        pred_opacity (Tensor): (X, Y, Z) in [0, 1], predicted opacity of voxels that a ray crosses, likewise.
 
     Networks and losses read none of it: their input is an ``OccBatch``.
 

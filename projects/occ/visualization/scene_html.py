@@ -27,8 +27,11 @@ from .figure_layout import resize
 from .palettes import ERROR_CLASSES, ERROR_PALETTE, IGNORED_COLOR
 from .voxel_painter import VoxelPainter
 
-_PLACES = re.compile('__TITLE__|__SCENE__')
+_PLACES = re.compile('__TITLE__|__SCENE__|__RAY__')
 TEMPLATE = Path(__file__).with_name('scene_viewer.html')
+RAY_SCRIPT = Path(__file__).with_name('scene_ray.js')
+# more is shown as this
+MAX_OPACITY = 0.999
 _DATA = re.compile(r'<script type="application/json" id="scene">(.*?)</script>', re.DOTALL)
 
 
@@ -61,6 +64,8 @@ class ViewerFrame:
         pred: (X, Y, Z) predicted class ids.
         mask: (X, Y, Z) bool, voxels that errors are judged in.
         cameras: Viewpoints.
+        opacity: (X, Y, Z) in [0, 1], predicted opacity of voxels that a ray crosses from side to side, for the picture of a
+            ray; None: what is predicted occupied is opaque.
     """
 
     name: str
@@ -68,17 +73,20 @@ class ViewerFrame:
     pred: np.ndarray | None = None
     mask: np.ndarray | None = None
     cameras: tuple[ViewerCamera, ...] = field(default=())
+    opacity: np.ndarray | None = None
 
 
 def sample_frame(sample: OccDataSample, name: str, images: list[np.ndarray] | None = None) -> ViewerFrame:
     """The frame of a data sample; ``images`` (H, W, 3) uint8 RGB are those of its cameras, in their order."""
     volumes = {key: sample.get(key) for key in ('gt_occ', 'pred_occ', 'mask_camera')}
     gt, pred, mask = (None if volume is None else volume.cpu().numpy() for volume in volumes.values())
+    opacity = sample.get('pred_opacity')
+    opacity = None if opacity is None else opacity.float().cpu().numpy()
     cameras = []
     for i, camera in enumerate(sample.get('cam_names', ())):
         size = tuple(float(v) for v in sample.ori_img_wh[i])
         cameras.append(ViewerCamera(camera, sample.ref2cam[i], sample.cam2img[i], size, None if images is None else images[i]))
-    return ViewerFrame(name, gt, pred, None if mask is None else mask != 0, tuple(cameras))
+    return ViewerFrame(name, gt, pred, None if mask is None else mask != 0, tuple(cameras), opacity)
 
 
 class SceneHtml:
@@ -107,6 +115,9 @@ class SceneHtml:
         """
         if frame.gt is None and frame.pred is None:
             raise ValueError(f'frame {frame.name!r} of the page has neither a label nor a prediction')
+        shape = self.painter.grid.shape
+        if frame.opacity is not None and np.shape(frame.opacity) != shape:
+            raise ValueError(f'opacity of frame {frame.name!r} must have the grid shape {shape}, got {np.shape(frame.opacity)}')
         for origin, volume in (('label', frame.gt), ('prediction', frame.pred)):
             if volume is not None:
                 self.painter.grid.check_labels(np.asarray(volume), f'{origin} of frame {frame.name!r}')
@@ -117,9 +128,17 @@ class SceneHtml:
                 gt=_encode(frame.gt),
                 pred=_encode(frame.pred),
                 mask=_encode(packed),
+                density=_encode(self._levels(frame.opacity)),
                 cameras=[self._camera(camera) for camera in frame.cameras],
             )
         )
+
+    def _levels(self, opacity: np.ndarray | None) -> np.ndarray | None:
+        """Optical depths of a voxel in 255 levels, (X, Y, Z) uint8."""
+        if opacity is None:
+            return None
+        depth = -np.log1p(-np.clip(opacity, 0, MAX_OPACITY))
+        return np.rint(255 * depth / -np.log1p(-MAX_OPACITY)).astype(np.uint8)
 
     def text(self) -> str:
         """The page.
@@ -131,7 +150,8 @@ class SceneHtml:
             raise ValueError(f'the page {self.title!r} has no frame')
         # "</script>" and "<!--" inside a string would change where the block of data ends
         data = json.dumps(self._scene(), separators=(',', ':')).replace('<', '\\u003c')
-        parts = dict(__TITLE__=html.escape(self.title), __SCENE__=data)
+        script = RAY_SCRIPT.read_text(encoding='utf-8')
+        parts = dict(__TITLE__=html.escape(self.title), __SCENE__=data, __RAY__=script)
         # in one pass: a title may be called like a place
         return _PLACES.sub(lambda place: parts[place[0]], TEMPLATE.read_text(encoding='utf-8'))
 
@@ -158,6 +178,7 @@ class SceneHtml:
             ignore=grid.ignore_index,
             classes=classes,
             errors=[dict(id=i, name=n, color=c) for i, (n, c) in enumerate(zip(ERROR_CLASSES, ERROR_PALETTE, strict=True))],
+            density_step=float(-np.log1p(-MAX_OPACITY) / 255 / max(grid.voxel_size)),  # per metre and level
             frames=self._frames,
         )
 

@@ -165,6 +165,17 @@ def test_logits_are_kept_if_asked_for():
     samples = model(**data, mode='predict')
     logits = model(**data, mode='tensor')
     assert all(torch.equal(sample.pred_logits, scores) for sample, scores in zip(samples, logits, strict=True))
+    free = model.grid.free_index
+    for sample, scores in zip(samples, logits, strict=True):
+        torch.testing.assert_close(sample.pred_opacity, 1 - scores.softmax(0)[free])
+
+
+def test_opacity_follows_from_a_density_where_there_is_one():
+    model = MODELS.build(config())
+    density = torch.tensor([-20.0, 0.0, 20.0]).view(1, 3, 1, 1)
+    found = model.occ_head.predict_opacity(OccPrediction([torch.zeros(1, model.grid.num_classes, 3, 1, 1)], density=density))
+    # zero is DVGO's opacity of one millionth
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 1e-6, 1.0]), atol=1e-8, rtol=1e-3)
 
 
 def test_mixed_precision_spares_deformable_convolutions_on_a_cpu():

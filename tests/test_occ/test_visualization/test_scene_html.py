@@ -93,6 +93,8 @@ def test_errors(tmp_path):
     scene = SceneHtml(VoxelPainter(GRID), 'empty')
     with pytest.raises(ValueError, match="the page 'empty' has no frame"):
         scene.text()
+    with pytest.raises(ValueError, match='opacity'):
+        scene.add(ViewerFrame('x', street(), street(), opacity=np.zeros((2, 2, 2))))
     with pytest.raises(ValueError, match="frame 'x' of the page has neither a label nor a prediction"):
         scene.add(ViewerFrame('x'))
     with pytest.raises(ValueError, match="label of frame 'x': expected a label volume of shape"):
@@ -161,6 +163,35 @@ def test_in_a_browser(browse, tmp_path):
     assert 'data-faces="0"' in document and close_to(picture, (30, 90, 120)) > 100000
     document, picture = browse(f'{path.as_uri()}#view=gt&hide=1', *SOFTWARE)
     assert 'data-faces="16"' in document and close_to(picture, (0, 150, 245)) > 300 and close_to(picture, (255, 0, 255)) == 0
+
+
+def test_a_ray_in_a_browser(browse, tmp_path):
+    painter = VoxelPainter(GRID)
+    scene = SceneHtml(painter, 'a ray')
+    gt = np.full((8, 8, 2), 2, np.uint8)
+    gt[6] = 1
+    pred = gt.copy()
+    pred[4] = 0
+    opacity = np.where(pred == 0, 0.5, np.where(pred == 1, 1.0, 0.0))
+    front = ViewerCamera(
+        'CAM_FRONT', look_at((-3.5, 0.5, 0.5), (4, 0.5, 0.5)), np.array([[40.0, 0, 40], [0, 40, 20], [0, 0, 1]]), (80, 40)
+    )
+    scene.add(ViewerFrame('hard', gt, pred, None, (front,)))
+    scene.add(ViewerFrame('soft', gt, pred, None, (front,), opacity))
+    path = scene.write(tmp_path / 'scene.html')
+    told = 'label: driveable surface 5.5–6.5 m · prediction: car 3.5–4.5 m'
+    document, picture = browse(f'{path.as_uri()}#view=pred&ray=CAM_FRONT,40,20', *SOFTWARE)
+    assert re.search('data-ray="(.*?)"', document)[1] == told and 'ray of CAM_FRONT, pixel 40, 20' in document
+    # the box at the lower left: bars of both classes on white
+    box = picture[350:590, 10:480].astype(int)
+    assert all((np.abs(box - color).max(-1) < 25).sum() > 100 for color in ((255, 0, 255), (0, 150, 245), (204, 51, 17)))
+    document, picture = browse(f'{path.as_uri()}#view=pred&frame=1&ray=CAM_FRONT,40,20', *SOFTWARE)
+    assert re.search('data-ray="(.*?)"', document)[1] == f'{told} · 100 % stopped'
+    assert (np.abs(picture[350:590, 10:480].astype(int) - (34, 136, 51)).max(-1) < 25).sum() > 50
+    # a ray that meets nothing, and none at all
+    document, _ = browse(f'{path.as_uri()}#view=pred&ray=CAM_FRONT,40,-200', *SOFTWARE)
+    assert 'data-ray="label: nothing · prediction: nothing"' in document
+    assert 'data-ray' not in browse(f'{path.as_uri()}#view=pred', *SOFTWARE)[0].split('<body>')[0]
 
 
 def test_without_webgl_the_page_says_so(browse, tmp_path):
