@@ -172,7 +172,7 @@ def test_logits_are_kept_if_asked_for():
 
 def test_opacity_follows_from_a_density_where_there_is_one():
     model = MODELS.build(config())
-    density = torch.tensor([-20.0, 0.0, 20.0]).view(1, 3, 1, 1)
+    density = torch.tensor([-20.0, 0.0, 40.0]).view(1, 3, 1, 1)
     found = model.occ_head.predict_opacity(OccPrediction([torch.zeros(1, model.grid.num_classes, 3, 1, 1)], density=density))
     # zero is DVGO's opacity of one millionth
     torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 1e-6, 1.0]), atol=1e-8, rtol=1e-3)
