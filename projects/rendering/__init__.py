@@ -9,6 +9,7 @@ from .free_logit_field import FreeLogitField
 from .key_cameras import KeyFrameCameras
 from .losses import Term
 from .march import MarchRenderer
+from .ray_queries import RayQueries, RayQueryTarget
 from .rendered import Rendered
 from .splat import SplatRenderer
 from .supervision import RenderSupervision, SupervisionGroup, rendered_losses
@@ -25,6 +26,8 @@ __all__ = [
     'LabelTarget',
     'MarchRenderer',
     'MeasuredRays',
+    'RayQueries',
+    'RayQueryTarget',
     'RayTarget',
     'RenderSupervision',
     'Rendered',

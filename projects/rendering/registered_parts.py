@@ -13,6 +13,7 @@ from .free_logit_field import FreeLogitField
 from .key_cameras import KeyFrameCameras
 from .losses import Term
 from .march import MarchRenderer
+from .ray_queries import RayQueries, RayQueryTarget
 from .rig_depth import RigDepthLoss
 from .splat import SplatRenderer
 from .supervision import RenderSupervision, SupervisionGroup
@@ -27,6 +28,8 @@ for _part in (
     LabelTarget,
     MarchRenderer,
     MeasuredRays,
+    RayQueries,
+    RayQueryTarget,
     RayTarget,
     RigDepthLoss,
     SampledCameras,
