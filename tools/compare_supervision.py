@@ -49,6 +49,7 @@ CONFIG = 'configs/debug/{}_tiny_synthetic-{}{}.py'
 ROWS = {
     'voxel': ('', 'voxel loss'),
     'gaussrender': ('_gaussrender', '+ GaussRender (splat)'),
+    'ray-queries': ('_ray-queries', 'points along LiDAR rays, 2D only'),
 }
 # format -> data set to generate (one serves both formats of nuScenes), and width and height of its images in pixels
 GENERATED = {'occ3d': 'both', 'surroundocc': 'both', 'sscbench-kitti360': 'sscbench-kitti360'}

@@ -51,6 +51,7 @@ def test_help_of_every_script_from_another_folder(tmp_path):
 # below tests/
 RUN_BY = {
     'browse_dataset': 'test_tools/test_browse_dataset.py',
+    'calibrate_threshold': 'test_tools/test_calibrate_threshold.py',
     'check_install': 'test_tools/test_check_install.py',
     'compare_class_maps': 'test_occ/test_real_frames.py',
     'compare_supervision': 'test_tools/test_compare_supervision.py',

@@ -19,6 +19,7 @@ from .ray_casting_torch import cast_rays_torch
 from .ray_iou import RayCounts, count_rays, ray_iou, summarize_rays
 from .ray_origins import lidar_origins, origins_by_token
 from .ray_profile import first_surfaces, floaters_and_holes, ray_profile
+from .threshold_search import ThresholdSearch
 
 __all__ = [
     'ABSENT_POLICIES',
@@ -26,6 +27,7 @@ __all__ = [
     'RANGE_BANDS',
     'PairedDifference',
     'RayCounts',
+    'ThresholdSearch',
     'cast_rays',
     'cast_rays_torch',
     'class_counts',

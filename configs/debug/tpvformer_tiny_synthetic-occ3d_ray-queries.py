@@ -1,0 +1,17 @@
+"""A small TPVFormer on generated streets, from points along LiDAR rays alone, nothing rendered; trains on a CPU in minutes."""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/datasets/synthetic-occ3d_rays.py',
+    '../_base_/models/tpvformer_tiny.py',
+    '../_base_/ray_queries.py',
+    '../_base_/schedules/adamw_12e_tiny.py',
+]
+
+train_pipeline = [step for step in _base_.train_pipeline if step['type'] != 'LoadOccLabels']
+aggregator = _base_.ray_queries
+aggregator.field.source = 'logits'  # opacity is the probability of not being free
+model = dict(grid=_base_.grid, occ_head=dict(loss_occ=None), aggregator=aggregator)
+
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+default_hooks = dict(logger=dict(interval=10))
