@@ -8,10 +8,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import Config  # noqa: E402
-from mmengine.model import is_model_wrapper  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
+from projects.occ.engine.bare_model import bare_model  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch  # noqa: E402
@@ -35,6 +35,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--metrics-json', metavar='FILE', help='write the metrics as fractions')
     parser.add_argument(
         '--records', metavar='FILE', help='write what every metric keeps of each frame, for intervals (npz; one process)'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='average the predictions for mirrored images and mirrored axes of the grid (FlipTTA); up to 8 times as slow',
     )
     parser.add_argument('--ray-iou', action='store_true', help='RayIoU too (published for Occ3D-nuScenes)')
     parser.add_argument(
@@ -156,8 +161,9 @@ def load_measured_depth(dataset: dict) -> None:
 
 def hand_logits_to_metrics(runner: Runner) -> None:
     """Lets the model keep its logits for metrics of probabilities unless the config decides; others stay as they are."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if hasattr(model, 'keep_logits') and 'keep_logits' not in runner.cfg.model:
+    model = bare_model(runner.model)
+    config = runner.cfg.model.get('module', runner.cfg.model)
+    if hasattr(model, 'keep_logits') and 'keep_logits' not in config:
         model.keep_logits = True
 
 
@@ -198,6 +204,8 @@ def test(args: argparse.Namespace) -> None:
     cfg.resume = False
     add_output_hooks(cfg, args)
     add_metrics(cfg, args)
+    if args.tta:
+        cfg.model = {'type': 'FlipTTA', **cfg.get('tta_model', {}), 'module': cfg.model}
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if args.image_metrics or args.ray_profile:

@@ -19,7 +19,9 @@ from .hooks import (
     PredictionWriterHook,
     RandomStateHook,
     ResumeSettingsHook,
+    TeacherStudentHook,
 )
+from .labelled_sampler import LabelledUnlabelledSampler
 from .loops import ResumableTrainLoop
 from .optim_wrapper import CPUAmpOptimWrapper, enable_amp
 from .runner import OccRunner
@@ -33,6 +35,7 @@ __all__ = [
     'CheckpointKeyHook',
     'ConfigOptionError',
     'DeviceAwareDistributedDataParallel',
+    'LabelledUnlabelledSampler',
     'LaunchError',
     'LoaderWorkersHook',
     'LossGuardHook',
@@ -46,6 +49,7 @@ __all__ = [
     'RandomStateHook',
     'ResumableTrainLoop',
     'ResumeSettingsHook',
+    'TeacherStudentHook',
     'WorkDirError',
     'apply_cfg_options',
     'check_writable',

@@ -1,9 +1,10 @@
 """Base of the heads that turn a scene representation into voxel logits."""
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -74,6 +75,15 @@ class BaseOccHead(BaseModule, metaclass=ABCMeta):
     def classify(self, prediction: OccPrediction) -> Tensor:
         """Class ids (B, X, Y, Z) int64 by the head's own rule; the largest logit."""
         return prediction.logits[-1].argmax(1)
+
+    def average(self, predictions: Iterable[OccPrediction]) -> OccPrediction:
+        """One prediction from several of the same scene: the mean class probabilities, as logits that are their logarithms."""
+        total, count = 0, 0
+        for prediction in predictions:
+            total, count = total + prediction.logits[-1].float().softmax(1), count + 1
+        mean = total / count
+        # a class that nothing speaks for keeps a finite logarithm
+        return OccPrediction(logits=[mean.clamp(min=torch.finfo(mean.dtype).tiny).log()])
 
     def loss_by_feat(self, prediction: OccPrediction, batch: OccBatch) -> dict[str, Tensor]:
         """Voxel losses of a prediction; an empty dict without ``loss_occ``.

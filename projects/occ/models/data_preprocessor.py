@@ -111,6 +111,7 @@ class OccDataPreprocessor(Det3DDataPreprocessor):
             voxel_visible=stacked('voxel_visible'),
             frustum_index=stacked('frustum_index'),
             rays=self._rays(inputs, tokens),
+            teacher=inputs.get('teacher'),
             frustums=inputs['frustums'][0] if 'frustums' in inputs else None,
             tokens=tokens,
         )

@@ -1,6 +1,6 @@
 """Heads that predict a density and the classes of occupied space apart, for supervision by rendering along rays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,22 @@ class DensityBranches:
         else:
             logits = torch.cat((classes[:, :before], free.unsqueeze(1), classes[:, before:]), dim=1)
         return dict(logits=[logits], density=density)
+
+    def average(self, predictions: Iterable[OccPrediction]) -> OccPrediction:
+        """Mean density and mean class probabilities; where logits are no joint distribution, the mean free score stays one."""
+        free = self.grid.free_index
+        density, scores, kept = [], [], []
+        for prediction in predictions:
+            density.append(prediction.density)
+            scores.append(prediction.logits[-1][:, free])
+            # without the free score the others are the distribution of occupied space
+            logits = prediction.logits[-1]
+            apart = logits if self.joint else logits.index_fill(1, torch.tensor([free], device=logits.device), -torch.inf)
+            kept.append(OccPrediction(logits=[apart]))
+        logits = super().average(kept).logits[-1]
+        if not self.joint:
+            logits[:, free] = torch.stack(scores).float().mean(0)
+        return OccPrediction(logits=[logits], density=torch.stack(density).mean(0))
 
     def classify(self, prediction: OccPrediction) -> Tensor:
         """Class ids (B, X, Y, Z) int64: the best occupied class where ``rule`` says occupied, free elsewhere.

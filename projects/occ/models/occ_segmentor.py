@@ -124,7 +124,7 @@ class OccSegmentor(Base3DSegmentor):
         """
         data = self.data_preprocessor(data, False)
         prediction = self.encode_decode(data['inputs'])
-        return prediction, data['inputs'], self._write(prediction, data['data_samples'])
+        return prediction, data['inputs'], self.add_predictions(prediction, data['data_samples'])
 
     @torch.no_grad()
     def predict(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> list[OccDataSample]:
@@ -132,9 +132,10 @@ class OccSegmentor(Base3DSegmentor):
 
         With ``keep_logits`` also ``pred_logits``, (C, X, Y, Z), and ``pred_opacity``, (X, Y, Z) in [0, 1].
         """
-        return self._write(self.encode_decode(batch_inputs), batch_data_samples)
+        return self.add_predictions(self.encode_decode(batch_inputs), batch_data_samples)
 
-    def _write(self, prediction: OccPrediction, samples: list[OccDataSample]) -> list[OccDataSample]:
+    def add_predictions(self, prediction: OccPrediction, samples: list[OccDataSample]) -> list[OccDataSample]:
+        """Writes what the head decides into the samples, see :meth:`predict`."""
         labels = self.occ_head.predict_labels(prediction).to(torch.uint8)
         for sample, label in zip(samples, labels, strict=True):
             sample.pred_occ = label

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .cameras import Cameras
 from .rays import Rays
+from .teacher_targets import TeacherTargets
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class OccBatch:
         frustums: Boxes per side of that image, or None.
         points: B LiDAR clouds (M, 3 or more), metres in the reference frame, or None.
         rays: Measured rays, or None.
+        teacher: What a teacher says about unlabelled samples, or None.
         tokens: Names of the samples, for messages.
     """
 
@@ -74,6 +76,7 @@ class OccBatch:
     frustums: int | None = None
     points: list[Tensor] | None = None
     rays: Rays | None = None
+    teacher: TeacherTargets | None = None
     tokens: list[str] = field(default_factory=list)
 
     @property
@@ -109,7 +112,7 @@ class OccBatch:
                 changed[item.name] = [value[i] for i in indices]
             elif isinstance(value, dict):
                 changed[item.name] = {name: part[indices] for name, part in value.items()}
-            elif isinstance(value, (Cameras, Rays)):
+            elif isinstance(value, (Cameras, Rays, TeacherTargets)):
                 changed[item.name] = value.samples(indices)
         return replace(self, **changed)
 

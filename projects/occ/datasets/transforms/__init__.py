@@ -5,6 +5,7 @@ from .camera_time import ReferenceAtCameraTime
 from .depth import LoadDepthFromLidar, LoadDepthMaps
 from .formatting import PackOccInputs
 from .grid_mirror import RandomMirrorGrid
+from .hidden_labels import HideLabels
 from .image_masks import LoadSelfOcclusionMasks
 from .label_loading import LoadOccLabels, LoadSSCBenchLabels
 from .lidar_pixels import LoadDepthPixels
@@ -16,6 +17,7 @@ from .voxel_projections import LoadVoxelProjections
 from .whole_images import JitterColors, ResizeImages
 
 __all__ = [
+    'HideLabels',
     'JitterColors',
     'LoadDepthFromLidar',
     'LoadDepthMaps',

@@ -11,7 +11,7 @@ from projects.occ.structures import Cameras, ImageList, OccDataSample, Rays
 _CAMERA_META = ('ref2img', 'img_wh', 'ref2cam', 'cam2img', 'ori_img_wh')
 _FLOAT64_META = ('lidar2ego', 'ego2global')
 _VIEW_META = ('cam_names', 'img_paths')
-_PLAIN_META = ('token', 'scene_name', 'frame_idx', 'lidar_path')
+_PLAIN_META = ('token', 'scene_name', 'frame_idx', 'lidar_path', 'unlabelled')
 # For the network alone, see LoadVoxelProjections and RandomMirrorGrid.
 _TABLES = dict(voxel_pixels=np.int64, voxel_visible=bool, frustum_index=np.int16, scene=np.float32)
 # Maps of the key frame's images, each as large as its original image.

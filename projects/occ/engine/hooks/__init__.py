@@ -7,6 +7,7 @@ from .norm_statistics_hook import NormStatisticsHook
 from .prediction_writer_hook import PredictionWriterHook
 from .random_state_hook import RandomStateHook
 from .resume_settings_hook import ResumeSettingsHook
+from .teacher_student_hook import TeacherStudentHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -18,4 +19,5 @@ __all__ = [
     'PredictionWriterHook',
     'RandomStateHook',
     'ResumeSettingsHook',
+    'TeacherStudentHook',
 ]

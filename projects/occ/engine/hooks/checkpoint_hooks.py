@@ -8,8 +8,8 @@ import torch
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.model import is_model_wrapper
 
+from ..bare_model import bare_model
 from ..checkpoint import compare_keys, misfit, weights_of
 from ..errors import CheckpointError
 from ..resume_checks import check_resumable
@@ -140,7 +140,7 @@ class CheckpointKeyHook(Hook):
             CheckpointError: If the checkpoint does not fit.
         """
         weights = weights_of(checkpoint)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner.model)
         prefixes = self.interchangeable
         if prefixes is None:
             prefixes = getattr(model, 'training_only_prefixes', ())

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from mmdet3d.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from ..bare_model import bare_model
 from ..errors import NonFiniteLossError
 
 
@@ -51,7 +51,7 @@ class LossGuardHook(Hook):
         Raises:
             NonFiniteLossError: If there are any.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner.model)
         bad = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
         if bad:
             raise NonFiniteLossError(
