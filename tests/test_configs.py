@@ -132,7 +132,8 @@ def listed_models() -> list[dict]:
 
 def test_the_index_lists_every_config_once():
     listed = [model['Config'] for model in listed_models()]
-    existing = sorted(str(path.relative_to(ROOT)) for family in FULL for path in (ROOT / 'configs' / family).glob('*.py'))
+    families = (*FULL, 'renderocc', 'uniocc')
+    existing = sorted(str(path.relative_to(ROOT)) for family in families for path in (ROOT / 'configs' / family).glob('*.py'))
     assert sorted(listed) == existing
     assert {str(full_path(*cell, suffix).relative_to(ROOT)) for cell in CELLS for suffix in ('', '_gaussrender')} <= set(listed)
 
@@ -268,6 +269,62 @@ def test_a_model_of_ones_own_trains_by_config(suffix, tool, frames, tmp_path):
     rows, metrics = train_and_test(path, frames('occ3d'), tool, tmp_path, iterations=4)
     losses_of(rows, suffix, iterations=4)
     assert 0 <= metrics['mIoU'] <= 1
+
+
+RAY_LOSSES = {'loss_ray_depth', 'loss_ray_sem'}
+RAY_REGULARIZERS = {'loss_ray_entropy', 'loss_ray_distortion'}
+# small configs with rays -> format of the generated frames and the terms that they train
+WITH_RAYS = {
+    'renderocc_tiny_synthetic-occ3d': ('occ3d', {*RAY_LOSSES, *RAY_REGULARIZERS, 'loss_lss_depth'}),
+    'renderocc-2d3d_tiny_synthetic-occ3d': (
+        'occ3d',
+        {*RAY_LOSSES, *RAY_REGULARIZERS, 'loss_lss_depth', 'loss_occ_geo_0', 'loss_occ_sem_0'},
+    ),
+    'uniocc_tiny_synthetic-occ3d': ('occ3d', {*RAY_LOSSES, 'loss_lss_depth', 'loss_occ_ce_0'}),
+    'tpvformer_tiny_synthetic-occ3d_renderocc': ('occ3d', {*RAY_LOSSES, *RAY_REGULARIZERS}),
+    'tpvformer_tiny_synthetic-occ3d_rays-splat': ('occ3d', {*RAY_LOSSES, 'loss_ray_entropy'}),
+    'tpvformer_tiny_synthetic-occ3d_uniocc': ('occ3d', {*RAY_LOSSES, 'loss_occ_ce_0', 'loss_occ_lovasz_0'}),
+    'tpvformer_tiny_synthetic-occ3d_gaussrender-march': ('occ3d', {*RENDERED, 'loss_occ_ce_0', 'loss_occ_lovasz_0'}),
+    'surroundocc_tiny_synthetic-surroundocc_renderocc': ('surroundocc', {*RAY_LOSSES, *RAY_REGULARIZERS}),
+    'symphonies_tiny_synthetic-sscbench-kitti360_renderocc': ('sscbench-kitti360', {*RAY_LOSSES, *RAY_REGULARIZERS}),
+}
+
+
+@pytest.mark.parametrize('name', list(WITH_RAYS))
+def test_rays_train_every_host(name, tool, frames, tmp_path):
+    kind, expected = WITH_RAYS[name]
+    rows, metrics = train_and_test(ROOT / 'configs' / 'debug' / f'{name}.py', frames(kind), tool, tmp_path)
+    rows = [row for row in rows if 'loss' in row]
+    assert len(rows) == ITERATIONS and all(math.isfinite(value) for row in rows for value in row.values())
+    assert {key for key in rows[0] if key.startswith('loss_')} == expected
+    learnt = [name for name in expected if name not in RAY_REGULARIZERS]
+    total = [sum(row[name] for name in learnt) for row in rows]
+    assert sum(total[-4:]) < sum(total[:4])
+    assert 0 <= metrics['mIoU'] <= 1
+
+
+FULL_WITH_RAYS = sorted(path for family in ('renderocc', 'uniocc') for path in (ROOT / 'configs' / family).glob('*.py'))
+
+
+@pytest.mark.parametrize('path', FULL_WITH_RAYS, ids=lambda path: path.stem)
+def test_full_configs_with_rays(path):
+    """They say where they depart, their parts fit each other, and what they train is trained by rays of the data set."""
+    header = ast.get_docstring(ast.parse(path.read_text()))
+    assert 'Departures' in header and 'mIoU' in header
+    cfg = load(path)
+    aggregator = MODELS.build(cfg.model.aggregator, default_args=dict(grid=cfg.model.grid))
+    assert set(aggregator.terms) >= RAY_LOSSES and not list(aggregator.parameters())
+    steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert 'LoadLidarRays' in steps and 0 in cfg.train_dataloader.dataset.lidar_frames
+    # without voxel labels nothing loads them, and with them something does
+    labels = {'LoadOccLabels', 'LoadSSCBenchLabels'} & set(steps)
+    assert bool(labels) == (cfg.model.occ_head.get('loss_occ') is not None)
+    grid = VoxelGrid.build(cfg.model.grid)
+    for part in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset, cfg.val_evaluator):
+        part = part[0] if isinstance(part, list) else part
+        assert VoxelGrid.build(part.grid) == grid
+    options = cfg.model.aggregator.terms.loss_ray_sem.options
+    assert len(options.class_counts or grid.class_names) == grid.num_classes
 
 
 DECODER = 'model.aggregator.gaussians.{}=True'

@@ -29,7 +29,7 @@ def rendered_losses(
         views: By kind; those that no term reads are not rendered.
         renderer: ``(field, views, known=, cull=) -> Rendered``.
         target: Of the same views.
-        terms: By the name of the loss.
+        terms: By the name of the loss; a weight of 0 switches a term off.
         batch: What the target reads.
         cull: Rule of each kind of views by which voxels are left out.
 
@@ -39,7 +39,7 @@ def rendered_losses(
     known = target.known(batch)
     losses: dict[str, Tensor] = {}
     for kind, view in views.items():
-        wanted = {name: term for name, term in terms.items() if term.view == kind}
+        wanted = {name: term for name, term in terms.items() if term.view == kind and term.weight}
         if not wanted:
             continue
         parts: dict[str, list] = {name: [] for name in wanted}

@@ -88,10 +88,12 @@ class MeasuredRays(nn.Module):
     Args:
         min_depth: Rays with a measured depth up to this are left out, metres.
         max_depth: Rays with a larger measured depth are left out, metres; RenderOcc: 52.
-        grid: Not needed; every view provider is given it.
+        inside: Leave out rays whose measured point lies outside the grid, for renderers that see nothing there: splatting and
+            uniform marching. Not needed where what is far is contracted into the grid.
+        grid: Voxel grid, for ``inside``.
 
     Raises:
-        ValueError: If the limits are not in order.
+        ValueError: If the limits are not in order, or ``inside`` is set without a grid.
     """
 
     gives = Rays
@@ -100,12 +102,19 @@ class MeasuredRays(nn.Module):
     cull: Mapping[str, str | None] = {'ray': None}
 
     def __init__(
-        self, min_depth: float = 0.0, max_depth: float = 52.0, grid: VoxelGrid | Mapping[str, Any] | None = None
+        self,
+        min_depth: float = 0.0,
+        max_depth: float = 52.0,
+        inside: bool = False,
+        grid: VoxelGrid | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= min_depth < max_depth:
             raise ValueError(f'views.min_depth must lie between 0 and max_depth, got {min_depth} and {max_depth}')
+        if inside and grid is None:
+            raise ValueError('views.inside needs a grid')
         self.min_depth, self.max_depth = min_depth, max_depth
+        self.grid = VoxelGrid.build(grid) if inside else None
 
     def forward(self, batch: OccBatch) -> dict[str, Rays]:
         """The rays of the batch; those that are not finite or too near or far do not count.
@@ -119,5 +128,9 @@ class MeasuredRays(nn.Module):
         valid = rays.valid & torch.isfinite(rays.direction).all(-1) & torch.isfinite(rays.origin).all(-1)
         if rays.depth is not None:
             valid = valid & (rays.depth > self.min_depth) & (rays.depth <= self.max_depth)
+            if self.grid is not None:
+                points = rays.origin + rays.direction * (rays.depth / rays.depth_per_range)[..., None]
+                lower, upper = points.new_tensor(self.grid.lower), points.new_tensor(self.grid.upper)
+                valid = valid & ((points >= lower) & (points < upper)).all(-1)
         cameras = batch.cameras if rays.view is not None and rays.cameras is None else rays.cameras
         return {'ray': replace(rays, valid=valid, cameras=cameras)}
