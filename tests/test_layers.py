@@ -104,7 +104,7 @@ LEVELS = {
         ('density_field', 'march_contracted', 'ray_terms'),
         ('views', 'key_cameras', 'image_terms', 'cross_view', 'rig_depth', 'march', 'ray_queries'),
         ('supervision',),
-        ('registered_parts',),
+        ('registered_parts', 'refinement'),
     ),
     'projects.gaussrender': (('camera_batch', 'loss_terms'), ('gauss_render',), ('aggregator', 'image_metric')),
     'projects.occ.engine': ((), ('hooks',)),

@@ -32,6 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', metavar='DIR', help='write predictions as DIR/<token>.npz, key pred, (X, Y, Z) uint8 class ids'
     )
+    parser.add_argument('--save-logits', action='store_true', help='with --out: key logits too, (C, X, Y, Z) float16')
     parser.add_argument('--metrics-json', metavar='FILE', help='write the metrics as fractions')
     parser.add_argument(
         '--records', metavar='FILE', help='write what every metric keeps of each frame, for intervals (npz; one process)'
@@ -80,7 +81,7 @@ def add_output_hooks(cfg: Config, args: argparse.Namespace) -> None:
     """Adds the hooks that the arguments ask for, and makes loading strict."""
     cfg.default_hooks.checkpoint_keys = dict(type='CheckpointKeyHook', strict=True)
     if args.out:
-        cfg.default_hooks.prediction_writer = dict(type='PredictionWriterHook', out_dir=args.out)
+        cfg.default_hooks.prediction_writer = dict(type='PredictionWriterHook', out_dir=args.out, logits=args.save_logits)
     if args.show_dir or args.show:
         hook = cfg.default_hooks.setdefault('visualization', dict(type='OccVisualizationHook'))
         hook.update(draw=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
@@ -189,6 +190,8 @@ def test(args: argparse.Namespace) -> None:
     check_checkpoint_file(args.checkpoint)
     if args.show:
         check_display()
+    if args.save_logits and not args.out:
+        raise OccError('--save-logits needs --out, the folder of the predictions')
     if args.show_video and not args.show_dir:
         raise OccError('--show-video needs --show-dir, the folder of the videos')
     if args.metrics_json and Path(args.metrics_json).is_dir():
@@ -208,7 +211,7 @@ def test(args: argparse.Namespace) -> None:
         cfg.model = {'type': 'FlipTTA', **cfg.get('tta_model', {}), 'module': cfg.model}
     prepare_launch(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if args.image_metrics or args.ray_profile:
+    if args.image_metrics or args.ray_profile or args.save_logits:
         hand_logits_to_metrics(runner)
     records = None
     if args.records:

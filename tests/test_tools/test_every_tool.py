@@ -64,6 +64,7 @@ RUN_BY = {
     'model_zoo': 'test_tools/test_model_zoo.py',
     'real_frame': 'test_occ/test_real_frames.py',
     'real_kitti360_frame': 'test_tools/test_dev/test_real_kitti360_frame.py',
+    'refine': 'test_tools/test_refine.py',
     'test': 'test_tools/test_test.py',
     'train': 'test_tools/test_train.py',
     'visualize': 'test_tools/test_visualize.py',

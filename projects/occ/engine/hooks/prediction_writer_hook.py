@@ -23,12 +23,14 @@ class PredictionWriterHook(Hook):
 
     Args:
         out_dir: Folder of the files. A token with slashes makes sub-folders.
+        logits: Write the logits too, key ``logits``, (C, X, Y, Z) float16; the model must have ``keep_logits``.
     """
 
     priority = 'LOW'
 
-    def __init__(self, out_dir: str) -> None:
+    def __init__(self, out_dir: str, logits: bool = False) -> None:
         self.out_dir = Path(out_dir)
+        self.logits = logits
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None) -> None:
         """Writes the predictions of one batch.
@@ -46,8 +48,12 @@ class PredictionWriterHook(Hook):
                 relative = name_to_path(sample.metainfo.get('token', ''))
             except ValueError as error:
                 raise OccError(f'--out: {error}; the dataset must give every sample a "token"') from error
-            labels = sample.pred_occ.cpu().numpy().astype(np.uint8)
+            arrays = dict(pred=sample.pred_occ.cpu().numpy().astype(np.uint8), **about)
+            if self.logits:
+                if 'pred_logits' not in sample:
+                    raise OccError('--save-logits needs data_sample.pred_logits, but the model keeps none (model.keep_logits)')
+                arrays['logits'] = sample.pred_logits.float().clamp(-6e4, 6e4).cpu().numpy().astype(np.float16)
             write_atomically(
                 self.out_dir / relative.parent / f'{relative.name}.npz',
-                lambda file, labels=labels: np.savez_compressed(file, pred=labels, **about),
+                lambda file, arrays=arrays: np.savez_compressed(file, **arrays),
             )
