@@ -102,7 +102,7 @@ LEVELS = {
         ),
         ('camera_sampler', 'fields', 'free_logit_field', 'losses', 'splat', 'targets'),
         ('density_field', 'march_contracted', 'ray_terms'),
-        ('views', 'key_cameras', 'image_terms', 'cross_view', 'rig_depth', 'march', 'ray_queries'),
+        ('views', 'key_cameras', 'image_terms', 'cross_view', 'rig_depth', 'march', 'ray_queries', 'fused'),
         ('supervision',),
         ('registered_parts', 'refinement'),
     ),

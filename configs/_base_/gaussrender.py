@@ -55,6 +55,7 @@ aggregator = dict(
     ),
     renderer=dict(
         backend=None,  # 'cpu', 'cuda' or 'reference' (slow); None: the compiled one of the device
+        fused=True,  # losses tile by tile, without images, where the terms fit; False: always images
         settings=dict(  # gaussian_rasterization.RasterSettings explains them
             near=0.2,  # Gaussians that are not deeper are dropped, metres
             dilation=0.3,  # added to the variances on the image, square pixels

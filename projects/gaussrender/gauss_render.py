@@ -69,7 +69,7 @@ class GaussRender(nn.Module):
         cameras: Arguments of :class:`CameraSampler`: ``type`` of the strategy, which real cameras, size of the images.
         bev: Arguments of :func:`bird_eye_camera`: ``size`` and ``height``.
         loss: Arguments of :func:`loss_terms`, and ``min_depth`` and ``mask_elems`` of :class:`LabelTarget`.
-        renderer: ``backend`` and ``settings`` of the rasteriser, see :class:`SplatRenderer`.
+        renderer: ``backend``, ``settings`` and ``fused``, see :class:`SplatRenderer`.
 
     Raises:
         ValueError: If a number is out of range or disagrees with the grid.

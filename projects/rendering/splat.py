@@ -1,9 +1,9 @@
 """Splatting: voxel fields to images with the Gaussian rasteriser, one Gaussian per voxel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +121,8 @@ class SplatRenderer(nn.Module):
         fov_y: ``'own'``: both focal lengths decide the footprint of a Gaussian. ``'x'``: the horizontal one alone, as in
             GaussianOcc's released renderer and its published weights; for round Gaussians, see ``horizontal_footprint``.
         ray_reduction: For rays, which are rendered as pixels of whole images: these are smaller by this factor.
+        fused: Whether losses against rendered labels are computed tile by tile where the terms fit, without images: the same
+            numbers in less time and memory, see ``projects.rendering.fused``. False: never.
 
     Raises:
         TypeError: If a setting is unknown.
@@ -140,6 +142,7 @@ class SplatRenderer(nn.Module):
         settings: Mapping[str, Any] | None = None,
         fov_y: str = 'own',
         ray_reduction: float = 1.0,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.grid = VoxelGrid.build(grid)
@@ -151,7 +154,7 @@ class SplatRenderer(nn.Module):
         if not ray_reduction >= 1:
             raise ValueError(f'renderer.ray_reduction must be at least 1, got {ray_reduction}')
         self.fov_y, self.ray_reduction = fov_y, ray_reduction
-        self.backend = backend
+        self.backend, self.fused = backend, fused
         self.settings = dict(settings or {})
         check_rasterizer(self.backend, self.settings)
         self._centers: dict[tuple[VoxelGrid | ContractedGrid, torch.device, torch.dtype], Tensor] = {}
@@ -181,49 +184,67 @@ class SplatRenderer(nn.Module):
         """
         if isinstance(cameras, Rays):
             return render_pixels(self, field, cameras, known, cull, self.ray_reduction)
+        cameras = cameras.to(device=field.opacity.device, dtype=field.opacity.dtype)
+        shown = self.shown(field, known, self.inside(field, cameras, cull))
+        views = [self._rasterize(view, field) for view in self.gaussians(field, cameras, shown)]
+        lead = (cameras.batch_size, cameras.num_cameras)
+        return Rendered(*(torch.stack(images).unflatten(0, lead) for images in zip(*views)))
+
+    @torch.no_grad()
+    def inside(self, field: OccField, cameras: Cameras, cull: str | None) -> Tensor | None:
+        """Voxels (B, V, P) that a rule, a key of :data:`CULLS`, leaves in the views, or None for all."""
+        return None if cull is None else CULLS[cull](self.centers(field.grid, cameras.K.device, cameras.K.dtype), cameras)
+
+    @staticmethod
+    @torch.no_grad()
+    def shown(field: OccField, known: Tensor | None, inside: Tensor | None) -> Tensor | None:
+        """Voxels (B, V or 1, P) that the views show, or None for all.
+
+        Args:
+            field: Some voxels of it may not take part.
+            known: (B, X, Y, Z) bool or None, as in :meth:`forward`.
+            inside: (B, V, P) bool or None, of the views.
+        """
+        shown = shown_voxels(field, known)
+        if shown is None:
+            return inside
+        shown = shown.flatten(1)[:, None]
+        return shown if inside is None else shown & inside
+
+    def gaussians(self, field: OccField, cameras: Cameras, shown: Tensor | None) -> Iterator['ViewGaussians']:
+        """What each of the B x V views shows, sample by sample.
+
+        Args:
+            field: B fields.
+            cameras: B x V cameras of one image size, on the device and in the number format of the field.
+            shown: (B, V or 1, P) bool, the voxels that a view shows, or None for all.
+        """
         opacity = field.opacity.flatten(1)  # (B, P)
-        cameras = cameras.to(device=opacity.device, dtype=opacity.dtype)
         centers = self.centers(field.grid, opacity.device, opacity.dtype)
-        shown = self._shown(field, cameras, known, cull, centers)
         # (B, P, C) as networks leave them in memory, or (B, P) class ids
         features = field.features.flatten(1) if field.has_ids else field.features.flatten(2).transpose(1, 2)
-        width, height = cameras.width, cameras.height
-        views = []
         for b in range(cameras.batch_size):
-            parts = [opacity[b], features[b], centers]
+            parts = [centers, opacity[b], features[b]]
             parts += [None if part is None else part[b].flatten(0, 2) for part in (field.scales, field.quats)]
             for n in range(cameras.num_cameras):
                 # one search for the voxels of a view, five gathers
                 index = None if shown is None else shown[b, n if shown.shape[1] > 1 else 0].nonzero().squeeze(1)
                 rows = [part if part is None or index is None else part.index_select(0, index) for part in parts]
-                views.append(self._rasterize(*rows, field, (cameras.ref2cam[b, n], cameras.K[b, n], width, height)))
-        lead = (cameras.batch_size, cameras.num_cameras)
-        return Rendered(*(torch.stack(images).unflatten(0, lead) for images in zip(*views)))
+                yield self._shape(*rows, cameras.ref2cam[b, n], cameras.K[b, n], cameras.width, cameras.height)
 
-    @staticmethod
-    @torch.no_grad()
-    def _shown(field: OccField, cameras: Cameras, known: Tensor | None, cull: str | None, centers: Tensor) -> Tensor | None:
-        """Voxels (B, V or 1, P) that the views show, or None for all."""
-        shown = shown_voxels(field, known)
-        shown = None if shown is None else shown.flatten(1)[:, None]
-        if cull is None:
-            return shown
-        inside = CULLS[cull](centers, cameras)
-        return inside if shown is None else shown & inside
-
-    def _rasterize(
+    def _shape(
         self,
-        opacity: Tensor,
-        features: Tensor,
         means: Tensor,
+        opacities: Tensor,
+        features: Tensor,
         scales: Tensor | None,
         quats: Tensor | None,
-        field: OccField,
-        view: tuple[Tensor, Tensor, int, int],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One image of rows (G, C) or class ids (G,): features (H, W, C), depth (H, W), alpha (H, W)."""
-        rasterizer = load_rasterizer()
-        ref2cam, K, width, height = view
+        ref2cam: Tensor,
+        K: Tensor,
+        width: int,
+        height: int,
+    ) -> 'ViewGaussians':
+        """Gaussians with scales and rotations from those that the field may have."""
         if scales is None:
             scales = means.new_full((1, 1), self.gaussian_scale).expand(len(means), 3)
         if self.fov_y == 'x':
@@ -232,21 +253,32 @@ class SplatRenderer(nn.Module):
             scales, quats = horizontal_footprint(means, scales, ref2cam, K, width, height)
         if quats is None:
             quats = means.new_tensor(IDENTITY_QUAT).expand(len(means), 4)
+        return ViewGaussians((means, quats, scales, opacities, features), (ref2cam[None], K[None], width, height))
+
+    def options(self, background: Tensor) -> dict[str, Any]:
+        """Arguments that the calls of the rasteriser share, by name."""
+        settings = load_rasterizer().RasterSettings(**self.settings)
+        return dict(background=background, settings=settings, backend=self.backend)
+
+    def _rasterize(self, view: 'ViewGaussians', field: OccField) -> tuple[Tensor, Tensor, Tensor]:
+        """One image: features (H, W, C), depth (H, W), alpha (H, W)."""
+        means = view.rows[0]
+        # ids themselves: one addition per blended pair instead of one per class
+        num_classes = field.num_features if field.has_ids else None
         with torch.autocast(device_type=means.device.type, enabled=False):
-            out = rasterizer.rasterize(
-                means,
-                quats,
-                scales,
-                opacity,
-                features,
-                ref2cam[None],
-                K[None],
-                width,
-                height,
-                background=field.background.to(means),
-                settings=rasterizer.RasterSettings(**self.settings),
-                backend=self.backend,
-                # ids themselves: one addition per blended pair instead of one per class
-                num_classes=field.num_features if field.has_ids else None,
-            )
+            options = self.options(field.background.to(means))
+            out = load_rasterizer().rasterize(*view.rows, *view.camera, **options, num_classes=num_classes)
         return out.features[0], out.depth[0], out.alpha[0]
+
+
+class ViewGaussians(NamedTuple):
+    """What one view shows.
+
+    Attributes:
+        rows: Means (G, 3), rotations (G, 4), scales (G, 3), opacities (G,), features (G, C) or class ids (G,): the first
+            arguments of the rasteriser.
+        camera: ref2cam (1, 4, 4), K (1, 3, 3), width and height: the next ones.
+    """
+
+    rows: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    camera: tuple[Tensor, Tensor, int, int]

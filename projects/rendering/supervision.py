@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from projects.occ.structures import Cameras, OccBatch, OccField, OccPrediction, Rays
 
+from .fused import fits_fused, fused_errors
 from .losses import READS, TAKES, Term, assemble
 from .rendered import Rendered
 from .targets import Target
@@ -47,7 +48,13 @@ def rendered_losses(
             whole = len(samples) == len(field.opacity)
             part_field = field if whole else field.samples(samples)
             part_batch = batch if whole else batch.samples(samples)
-            bound = partial(renderer, known=known if known is None or whole else known[samples], cull=cull.get(kind))
+            known_part = known if known is None or whole else known[samples]
+            if fits_fused(renderer, target, wanted.values(), part_field, group):
+                errors = fused_errors(part_field, group, renderer, target, wanted, part_batch, known_part, cull.get(kind))
+                for name, values in errors.items():
+                    parts[name].append((samples, indices, values))
+                continue
+            bound = partial(renderer, known=known_part, cull=cull.get(kind))
             rendered = bound(part_field, group)
             compared = any(not term.regularizes for term in wanted.values())
             values = target(part_batch, group, bound) if compared else {}

@@ -3,7 +3,7 @@
 from .backends import build_config, require_backend
 from .classic import GaussianRasterizationSettings, GaussianRasterizer
 from .functional import RasterOutput, rasterize
-from .loss import fused_render_loss
+from .loss import fused_render_loss, has_fused_loss
 from .loss_settings import RenderLossOutput, RenderLossSettings, TargetGaussians, TargetImages
 from .march import MarchOutput, march_rays
 from .march_reference import optical_depth, probability_weights, ray_distortion, ray_weights
@@ -25,6 +25,7 @@ __all__ = [
     'TargetImages',
     'build_config',
     'fused_render_loss',
+    'has_fused_loss',
     'march_rays',
     'optical_depth',
     'probability_weights',

@@ -108,6 +108,19 @@ def fused_render_loss(
         return compute(prediction, target, cameras, background, settings, loss, name, view_weights, tile_mask)
 
 
+def has_fused_loss(backend: str | None, device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether :func:`fused_render_loss` of such tensors can do without images.
+
+    Args:
+        backend: As in :func:`rasterize`.
+        device: Of the tensors.
+        dtype: Of the tensors.
+    """
+    device = torch.device(device)
+    name = backends.default_backend(device, dtype) if backend is None else backend
+    return device.type == name and dtype != torch.float64 and backends.COMPILED.get(('render_loss', name), False)
+
+
 def _obstacle(backend: str, unused: list[Tensor]) -> str | None:
     """Why images have to be written, or None."""
     if not backends.COMPILED.get(('render_loss', backend)):

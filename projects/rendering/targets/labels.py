@@ -35,6 +35,13 @@ class LabelTarget(Target):
         """(B, X, Y, Z) bool, voxels that the labels do not ignore."""
         return batch.require_labels('the rendered target') != self.grid.ignore_index
 
+    def field(self, batch: OccBatch, dtype: torch.dtype) -> OccField:
+        """The field of the labels, or of those voxels that labelled points hit."""
+        labels = batch.require_labels('the rendered target')
+        if batch.points is not None:
+            labels = labels_from_points(labels, batch.points, self.grid)
+        return OccField.from_labels(labels, self.grid, dtype)
+
     @torch.no_grad()
     def __call__(
         self, batch: OccBatch, views: Cameras | Rays, renderer: Callable[[OccField, Cameras | Rays], Rendered]
@@ -50,11 +57,8 @@ class LabelTarget(Target):
         Returns:
             ``features``, ``depth`` and ``alpha``, with the masks of their terms; without gradient.
         """
-        labels = batch.require_labels('the rendered target')
-        if batch.points is not None:
-            labels = labels_from_points(labels, batch.points, self.grid)
         dtype = views.K.dtype if isinstance(views, Cameras) else views.origin.dtype
-        image = renderer(OccField.from_labels(labels, self.grid, dtype), views)
+        image = renderer(self.field(batch, dtype), views)
         mask = image.features.argmax(-1) != self.grid.free_index if self.mask_elems else None
         valid = image.depth > self.min_depth
         return dict(
