@@ -201,6 +201,16 @@ class MarchRenderer(nn.Module):
         values = {name: getattr(rendered, name) for name in self.quantities}
         return Rendered(**{name: value.unflatten(1, lead) for name, value in values.items()})
 
+    def bounds(self, grid: VoxelGrid) -> tuple[list[float], list[float]]:
+        """Lower corner and voxel size of a grid as rays meet it, metres; see ``z_bound``."""
+        lower, size = list(grid.lower), list(grid.voxel_size)
+        if self.z_bound == 'ratio':
+            radius = self.plan()[0].contraction.radius
+            half = (grid.upper[2] - grid.lower[2]) / (grid.upper[0] - grid.lower[0]) * radius
+            lower[2] = (grid.upper[2] + grid.lower[2]) / 2 - half
+            size[2] = 2 * half / grid.shape[2]
+        return lower, size
+
     def _render(self, field: OccField, rays: Rays, shown: Tensor | None) -> Rendered:
         """Renders (B, R) rays; ``shown`` (B, X, Y, Z) or None."""
         field = field.one_hot()
@@ -239,13 +249,8 @@ class MarchRenderer(nn.Module):
 
     def _march(self, density: Tensor, features: Tensor, grid: VoxelGrid, origin: Tensor, direction: Tensor):
         """What the extension returns, and the distortion."""
-        lower, size = list(grid.lower), list(grid.voxel_size)
         settings, t = self.plan()
-        t = t.to(density)
-        if self.z_bound == 'ratio':
-            half = (grid.upper[2] - grid.lower[2]) / (grid.upper[0] - grid.lower[0]) * settings.contraction.radius
-            lower[2] = (grid.upper[2] + grid.lower[2]) / 2 - half
-            size[2] = 2 * half / grid.shape[2]
+        t, (lower, size) = t.to(density), self.bounds(grid)
 
         def march(settings: Any, rows: slice, with_features: bool = True):
             return load_rasterizer().march_rays(

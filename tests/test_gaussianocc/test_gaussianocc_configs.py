@@ -11,7 +11,12 @@ from projects.gaussianocc.checkpoint import POSE_NETWORK, to_project
 from projects.rendering.regularizers import class_weights
 from projects.streets import build_config, generate_ddad
 
-FULL = ('gaussianocc_r101_8xb1-12e_occ3d-nus', 'gaussianocc_r101_gt-pose_8xb1-12e_occ3d-nus', 'gaussianocc_r101_8xb1-12e_ddad')
+FULL = (
+    'gaussianocc_r101_8xb1-12e_occ3d-nus',
+    'gaussianocc_r101_gt-pose_8xb1-12e_occ3d-nus',
+    'gaussianocc_r101_march_8xb1-12e_occ3d-nus',
+    'gaussianocc_r101_8xb1-12e_ddad',
+)
 STAGE1 = ('gaussianocc-stage1_r50_8xb1-8e_nus', 'gaussianocc-stage1_r50_8xb1-12e_ddad')
 
 
@@ -71,7 +76,14 @@ def drives(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['gaussianocc-stage1_tiny_synthetic-ddad', 'gaussianocc_tiny_synthetic-ddad'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'gaussianocc-stage1_tiny_synthetic-ddad',
+        'gaussianocc_tiny_synthetic-ddad',
+        'gaussianocc_tiny_synthetic-ddad_march',
+    ],
+)
 def test_small_models_learn_from_generated_drives(repo_root, drives, name):
     """Through the real loaders; two steps on one frame lower the loss without the warm-up's term."""
     cfg = load(repo_root, name, 'debug')

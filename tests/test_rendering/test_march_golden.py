@@ -10,6 +10,7 @@ from published_rays import NAMES, published_rays, published_supervision, ray_gri
 from projects.occ.structures import Cameras, ContractedGrid, OccBatch, OccField, OccPrediction, Rays
 from projects.rendering import DensityField, MarchRenderer
 from projects.rendering.losses import REGULARIZERS
+from projects.rendering.march_contracted import ContractedSampling
 
 
 @pytest.fixture(scope='module')
@@ -86,6 +87,31 @@ def test_whole_march(golden_dir):
             torch.testing.assert_close(out.alpha[0], golden['march/fixed/acc'], **tolerance)
         z = MarchRenderer(grid, form='dvgo', sampling='mip360', radius=radius, **options)(field, rays).depth
         torch.testing.assert_close(z, out.depth / length.T, **tolerance)
+
+
+@pytest.mark.parametrize('bound, name', [('grid', 'fixed'), ('ratio', 'compat')])
+def test_where_contracted_points_are_looked_up(golden_dir, bound, name):
+    """RenderOcc's grid: contracted points over the grid's extent, with its true height and with the published one."""
+    with np.load(golden_dir / 'rendering_supervision_small.npz') as file:
+        points, wanted = (torch.tensor(file[f'mip360/{key}']) for key in ('pts', f'u_{name}'))
+    grid = ray_grid((-40, -40, -1, 40, 40, 5.4), (200, 200, 16))
+    lower, size = MarchRenderer(grid, form='dvgo', sampling='mip360', radius=39.0, z_bound=bound).bounds(grid)
+    places = 39 * points + points.new_tensor([0, 0, 2.2])
+    extent = points.new_tensor(size) * points.new_tensor(grid.shape)
+    torch.testing.assert_close(2 * (places - points.new_tensor(lower)) / extent - 1, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_samples_on_a_contracted_grid(golden_dir):
+    """Number, depths and voxel edge of OccNeRF's rays on its published grid."""
+    with np.load(golden_dir / 'rendering_supervision_small.npz') as file:
+        golden = {name: torch.tensor(file[name]) for name in file.files if name.startswith('contract/')}
+    x0, x1, y0, y1, z0, z1 = golden['contract/roi'].tolist()
+    assert (x0, x1, y0, y1, z0, z1) in [(-40, 40, -40, 40, -1, 5.4), (-40, -40, -1, 40, 40, 5.4)]
+    grid = ContractedGrid((-40, -40, -1, 40, 40, 5.4), (300, 300, 24), float(golden['contract/ratio']))
+    depths, voxel = ContractedSampling().depths(grid)
+    assert len(depths) == int(golden['contract/N_samples'])
+    assert voxel == pytest.approx(float(golden['contract/voxel_size']), rel=1e-9)
+    torch.testing.assert_close(depths, golden['contract/Zval'], rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture(scope='module')

@@ -208,6 +208,34 @@ def test_rays_that_do_not_count_and_the_weight_of_a_group(grid, batch, logits):
     assert (torch.autograd.grad(sum(empty.values()), x)[0] == 0).all()
 
 
+def test_rays_that_end_outside_the_grid_are_left_out_on_demand(grid, batch):
+    grid = VoxelGrid.build(grid)
+    rays = batch.rays
+    ends = rays.origin + rays.direction * (rays.depth / rays.depth_per_range)[..., None]
+    inside = ((ends >= torch.tensor(grid.lower)) & (ends < torch.tensor(grid.upper))).all(-1)
+    assert torch.equal(MeasuredRays()(batch)['ray'].valid, rays.valid)
+    assert torch.equal(MeasuredRays(inside=True, grid=grid)(batch)['ray'].valid, rays.valid & inside)
+    assert (rays.valid & ~inside).any() and (rays.valid & inside).any()
+    with pytest.raises(ValueError, match='views.inside'):
+        MeasuredRays(inside=True)
+
+
+def test_a_weight_of_zero_switches_a_term_off(grid, batch, logits):
+    terms = dict(
+        loss_ray_depth=dict(function='silog', view='ray', quantity='depth'),
+        loss_tv=dict(function='total_variation', view='ray', weight=0.0, options=dict(of='density')),
+    )
+    assert set(ray_supervision(grid, **terms).loss(OccPrediction([logits]), batch)) == {'loss_ray_depth'}
+    terms['loss_tv']['weight'] = 1.0
+    with pytest.raises(ValueError, match="total_variation of 'density'"):
+        ray_supervision(grid, **terms).loss(OccPrediction([logits]), batch)
+    terms['loss_tv']['options'] = dict(of='opacity')
+    losses = ray_supervision(grid, **terms).loss(OccPrediction([logits]), batch)
+    opacity = DensityField(VoxelGrid.build(grid), 'logits')(OccPrediction([logits])).opacity
+    steps = [opacity.diff(dim=axis).abs().mean() for axis in (1, 2, 3)]
+    torch.testing.assert_close(losses['loss_tv'], sum(steps) / 3)
+
+
 def test_a_ray_along_the_axis_or_along_itself(grid, batch, logits):
     """Comparing ranges with ranges is comparing depths with depths; RenderOcc compared ranges with depths."""
     grid = VoxelGrid.build(grid)
