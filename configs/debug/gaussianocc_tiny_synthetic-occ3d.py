@@ -43,10 +43,21 @@ val_evaluator = dict(grid=grid)
 test_evaluator = [
     dict(_base_.val_evaluator, grid=grid),
     dict(_base_.test_evaluator[1], grid=grid),
+    dict(
+        type='RenderedDepthMetric',
+        grid=grid,
+        field=dict(
+            type='FreeLogitField', contraction=contraction, scale=0.4, far_scales=[[24.0, 4.0], [32.0, 8.0]], background='zeros'
+        ),
+        normalise=False,
+        reduction=2,
+        max_depth=80.0,
+    ),
 ]
 
 model = dict(
     grid=grid,
+    keep_logits=True,
     img_backbone=dict(depth=50, base_channels=8, init_cfg=None),
     img_neck=dict(in_channels=(64, 128), mid_channels=(64, 32), out_channels=16),
     view_encoder=dict(contraction=contraction),

@@ -130,7 +130,8 @@ class OccSegmentor(Base3DSegmentor):
     def predict(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> list[OccDataSample]:
         """Writes ``pred_occ``, (X, Y, Z) uint8 class ids, into every sample. Nothing is rendered.
 
-        With ``keep_logits`` also ``pred_logits``, (C, X, Y, Z), and ``pred_opacity``, (X, Y, Z) in [0, 1].
+        With ``keep_logits`` also ``pred_logits``, (C, X, Y, Z), ``pred_opacity``, (X, Y, Z) in [0, 1], and
+        ``pred_contracted_logits``, (C, X', Y', Z'), if the head predicts beyond the grid.
         """
         return self.add_predictions(self.encode_decode(batch_inputs), batch_data_samples)
 
@@ -143,6 +144,9 @@ class OccSegmentor(Base3DSegmentor):
             opacities = self.occ_head.predict_opacity(prediction)
             for sample, scores, opacity in zip(samples, prediction.logits[-1], opacities, strict=True):
                 sample.pred_logits, sample.pred_opacity = scores, opacity
+            if prediction.contracted_logits is not None:
+                for sample, scores in zip(samples, prediction.contracted_logits, strict=True):
+                    sample.pred_contracted_logits = scores
         return samples
 
     def _forward(self, batch_inputs: OccBatch, batch_data_samples: list[OccDataSample]) -> Tensor:

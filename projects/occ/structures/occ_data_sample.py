@@ -13,6 +13,7 @@ class OccDataSample(BaseDataElement):
         pred_occ (Tensor): (X, Y, Z) uint8 predicted class ids.
         pred_logits (Tensor): (C, X, Y, Z) predicted logits, if the model has ``keep_logits``.
         pred_opacity (Tensor): (X, Y, Z) in [0, 1], predicted opacity of voxels that a ray crosses, likewise.
+        pred_contracted_logits (Tensor): (C, X', Y', Z') logits on a contracted grid, likewise.
 
     Networks and losses read none of it: their input is an ``OccBatch``.
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmdet3d.registry import METRICS
 
+import projects.rendering.registered_parts  # noqa: F401  registers the fields
 from projects.occ.evaluation import RenderedDepthMetric
 from projects.occ.structures import VoxelGrid
 
@@ -64,3 +65,32 @@ def test_what_is_missing_or_does_not_fit_is_named():
     with pytest.raises(ValueError, match='reduction'):
         RenderedDepthMetric(GRID, reduction=0.5)
     assert VoxelGrid.build(GRID) == metric.grid
+
+
+@pytest.mark.parametrize('contraction', [None, dict(point_cloud_range=(0, -16, -16, 16, 16, 16), shape=(48, 48, 48))])
+def test_a_field_is_rendered_as_a_supervision_sees_it(contraction):
+    from projects.occ.structures import ContractedGrid
+
+    grid = VoxelGrid.build(GRID)
+    lattice = grid if contraction is None else ContractedGrid.build(contraction)
+    x = lattice.centers()[..., 0]
+    wall = (x > 10) & (x < 12)
+    logits = torch.zeros(2, *lattice.shape)
+    logits[1] = torch.where(wall, -20.0, 20.0)
+    one = sample(measured=10.25)
+    one['pred_logits'] = logits if contraction is None else torch.zeros(2, *grid.shape)
+    if contraction is not None:
+        one['pred_contracted_logits'] = logits
+    field = dict(type='FreeLogitField', scale=0.3, contraction=contraction)
+    metric = RenderedDepthMetric(GRID, field=field, normalise=False)
+    depth = metric.depth_maps(one)[0]
+    near = x[wall].min()
+    assert float(depth[15, 20]) == pytest.approx(float(near), abs=0.5) and depth.shape == (30, 40)
+    # half of the light passes: depth as it is falls short, divided by coverage it does not
+    half = dict(one)
+    key = 'pred_logits' if contraction is None else 'pred_contracted_logits'
+    half[key] = torch.where(logits == -20, -0.0, logits)
+    blended, whole = (RenderedDepthMetric(GRID, field=field, normalise=n).depth_maps(half)[0] for n in (False, True))
+    assert whole[15, 20] > blended[15, 20]
+    with pytest.raises(ValueError, match='keep_logits'):
+        metric.depth_maps(sample())
