@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MASK_MODES = ('exclude', 'zero')
+SSIM_WINDOW = 3  # pixels
 
 
 def ssim_distance(image: Tensor, other: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .cross_view import cross_view_loss, erode, overlap_masks, ring_pairs
-from .photometric import MASK_MODES, Neighbour, masked_mean, reprojection_error, smoothness
+from .photometric import MASK_MODES, SSIM_WINDOW, Neighbour, masked_mean, reprojection_error, smoothness
 
 _CACHED_RIGS = 64
 
@@ -131,7 +131,8 @@ class RigDepthLoss(nn.Module):
         flat_depth, flat_image = depth.flatten(0, 1), image.flatten(0, 1)
         if self.photometric_weight:
             flat = [Neighbour(*(part.flatten(0, 1) for part in neighbour)) for neighbour in neighbours]
-            use = None if mask is None else mask.flatten(0, 1)
+            # windows that touch the car, which stands still in the image, would pull what is beside it to infinity
+            use = None if mask is None else erode(mask.flatten(0, 1).squeeze(1) > 0, SSIM_WINDOW).unsqueeze(1)
             error = reprojection_error(flat_depth, flat_image, K.flatten(0, 1), flat, use, **self.warp)
             losses['loss_photometric'] = self.photometric_weight * masked_mean(*error)
         if self.smooth_weight:

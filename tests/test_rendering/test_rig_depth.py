@@ -113,6 +113,17 @@ def test_everything_masked_and_a_car_at_rest():
     assert values['depth'].grad.isfinite().all() and losses['loss_photometric'] < 1e-3
 
 
+def test_windows_that_touch_the_own_car_do_not_count():
+    values = inputs()
+    mask = torch.ones_like(values['depth'], requires_grad=False)
+    mask[..., 16:, :] = 0
+    loss = RigDepthLoss(cross_view_weight=0, smooth_weight=0, automask=False)
+    before = loss(**values, mask=mask)['loss_photometric']
+    values['image'] = values['image'].clone()
+    values['image'][..., 16:, :] = 0
+    torch.testing.assert_close(loss(**values, mask=mask)['loss_photometric'], before)
+
+
 def test_own_car_gives_no_gaussians():
     values = inputs()
     mask = torch.ones_like(values['depth'], requires_grad=False)
