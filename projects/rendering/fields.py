@@ -194,7 +194,9 @@ class ClassLogitsField(nn.Module):
         with torch.autocast(device_type=logits.device.type, enabled=False):
             flat, decoded = self._flatten(logits, prediction.voxel_feats)
             scores = flat if self.transfer_colors or decoded is None else decoded.colors
-            opacity = self._opacities(flat, scores, decoded, hard_opacity)
+            # of the logits themselves they serve as features and for the opacity: one pass over all voxels instead of two
+            shared = flat.softmax(-1) if scores is flat and not self.mask_elements else None
+            opacity = self._opacities(flat, scores, decoded, hard_opacity, shared)
             keep = None
             if self.mask_elements:
                 keep = flat.argmax(-1) != grid.free_index
@@ -209,7 +211,7 @@ class ClassLogitsField(nn.Module):
                 grid=grid,
                 opacity=volume(opacity),
                 # (B, N, C) in memory: renderers gather whole rows
-                features=volume(scores.softmax(-1)).movedim(-1, 1),
+                features=volume(scores.softmax(-1) if shared is None else shared).movedim(-1, 1),
                 background=free_background(grid, flat.device, flat.dtype),
                 scales=None if isotropic else volume(decoded.scales),
                 # rotating an isotropic Gaussian only adds rounding, and a gradient of zero that is costly to compute
@@ -245,11 +247,18 @@ class ClassLogitsField(nn.Module):
             quats=F.normalize(rotation, dim=-1, eps=1e-12),
         )
 
-    def _opacities(self, flat: Tensor, features: Tensor, decoded: DecodedVoxels | None, hard_opacity: bool | None) -> Tensor:
+    def _opacities(
+        self,
+        flat: Tensor,
+        features: Tensor,
+        decoded: DecodedVoxels | None,
+        hard_opacity: bool | None,
+        probabilities: Tensor | None,
+    ) -> Tensor:
         if self.overwrite_opacity if hard_opacity is None else hard_opacity:
             return (features.argmax(-1) != self.grid.free_index).to(flat.dtype)
         if decoded is not None and not self.transfer_opacity:
             return decoded.opacities
-        free = flat.softmax(-1)[..., self.grid.free_index]
+        free = (flat.softmax(-1) if probabilities is None else probabilities)[..., self.grid.free_index]
         factor = 1.0 if self.opacity_curve == 'compatible' else 2.0
         return torch.where(free < 0.5, 1 - factor * free.square(), factor * (1 - free).square())

@@ -229,7 +229,8 @@ class SplatRenderer(nn.Module):
             for n in range(cameras.num_cameras):
                 # one search for the voxels of a view, five gathers
                 index = None if shown is None else shown[b, n if shown.shape[1] > 1 else 0].nonzero().squeeze(1)
-                rows = [part if part is None or index is None else part.index_select(0, index) for part in parts]
+                everything = index is None or len(index) == len(centers)
+                rows = [part if part is None or everything else part.index_select(0, index) for part in parts]
                 yield self._shape(*rows, cameras.ref2cam[b, n], cameras.K[b, n], cameras.width, cameras.height)
 
     def _shape(
