@@ -5,9 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmdet3d.registry import MODELS
 from mmengine.dataset import pseudo_collate
 from rays_of_streets import dataset_of, ends_of, shares_on_the_label
 
+import projects.rendering.registered_parts  # noqa: F401  registers the parts
 from projects.occ.datasets import LoadMultiViewImages
 from projects.occ.datasets.transforms import (
     LoadLidarRays,
@@ -18,6 +20,7 @@ from projects.occ.datasets.transforms import (
     ReferenceAtCameraTime,
 )
 from projects.occ.models.data_preprocessor import OccDataPreprocessor
+from projects.occ.structures import OccPrediction
 
 BENCHMARKS = ('occ3d', 'surroundocc')
 
@@ -152,6 +155,41 @@ def test_a_batch_pads_what_has_fewer_rays(raw_root):
         del item['data_samples'].gt_occ
     with pytest.raises(ValueError, match='rays are in the ego frame'):
         preprocessor(pseudo_collate(items))
+
+
+def test_a_batch_of_two_is_supervised_as_two_singles(raw_root):
+    # what two processes with one sample each average, too
+    dataset = dataset_of(raw_root, 'occ3d', lidar_frames=(0, 1))
+    grid = dataset.grid
+    preprocessor = OccDataPreprocessor()
+    items = [PackOccInputs()(load(dataset, index, num_rays=count)) for index, count in ((0, 150), (1, 200))]
+    batches = [preprocessor(pseudo_collate(part))['inputs'] for part in (items, items[:1], items[1:])]
+    supervision = MODELS.build(
+        dict(
+            type='RenderSupervision',
+            grid=grid,
+            field=dict(type='DensityField', source='logits', features='logits', form='dvgo'),
+            views=dict(type='MeasuredRays', max_depth=52.0),
+            renderer=dict(type='MarchRenderer', form='dvgo', sampling='uniform', step=1.0),
+            target=dict(type='RayTarget', depth='z', labels=True),
+            terms=dict(
+                loss_ray_depth=dict(function='silog', view='ray', quantity='depth'),
+                loss_ray_sem=dict(function='cross_entropy', view='ray', quantity='features'),
+                loss_ray_entropy=dict(function='last_entropy', view='ray'),
+            ),
+        )
+    )
+    torch.manual_seed(0)
+    logits = torch.randn(2, grid.num_classes, *grid.shape)
+    logits[:, grid.free_index] += 4
+    found = [
+        supervision.loss(OccPrediction(logits=[logits[rows]]), batch)
+        for rows, batch in zip((slice(None), slice(0, 1), slice(1, 2)), batches, strict=True)
+    ]
+    assert set(found[0]) == {'loss_ray_depth', 'loss_ray_sem', 'loss_ray_entropy'}
+    for name, value in found[0].items():
+        assert value > 0
+        torch.testing.assert_close(value, (found[1][name] + found[2][name]) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_without_point_classes_there_is_depth_alone(raw_root, caplog):

@@ -91,8 +91,10 @@ def test_the_teacher_is_the_average_and_labels_what_it_is_sure_of():
 
 
 def test_bad_settings_are_one_sentence():
+    hook = TeacherStudentHook(depth_injection='one_hot')
+    hook.before_run(runner_of(Host()))
     with pytest.raises(OccError, match='depth_injection.*Identity has none'):
-        TeacherStudentHook(depth_injection='one_hot').before_run(runner_of(Host()))
+        hook.before_train(runner_of(Host()))
     hook = TeacherStudentHook()
     hook.before_run(runner_of(Host()))
     with pytest.raises(OccError, match='batch_size is 3'):

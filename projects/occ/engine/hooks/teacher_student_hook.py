@@ -59,9 +59,15 @@ class TeacherStudentHook(EMAHook):
         self.features = features
         self.depth_injection = depth_injection
 
-    def before_run(self, runner) -> None:
-        """Makes the teacher."""
-        super().before_run(runner)
+    def before_train(self, runner) -> None:
+        """Looks at the size of a batch, and gives the teacher measured depth; a model that is only tested has no teacher."""
+        super().before_train(runner)
+        size = getattr(runner.train_dataloader, 'batch_size', None)
+        if size is None or size % 2:
+            raise OccError(
+                f'TeacherStudentHook needs batches of which one half is labelled, but train_dataloader.batch_size is {size}; '
+                'choose an even number'
+            )
         if self.depth_injection is None:
             return
         encoder = getattr(self.ema_model.module, 'view_encoder', None)
@@ -71,16 +77,6 @@ class TeacherStudentHook(EMAHook):
                 f'distribution (BEVDet), but {type(encoder).__name__} has none; set depth_injection=None'
             )
         encoder.depth_override = MODELS.build(dict(type='MeasuredDepth', mode=self.depth_injection))
-
-    def before_train(self, runner) -> None:
-        """Looks at the size of a batch."""
-        super().before_train(runner)
-        size = getattr(runner.train_dataloader, 'batch_size', None)
-        if size is None or size % 2:
-            raise OccError(
-                f'TeacherStudentHook needs batches of which one half is labelled, but train_dataloader.batch_size is {size}; '
-                'choose an even number'
-            )
 
     @torch.no_grad()
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
