@@ -49,6 +49,9 @@ CONFIG = 'configs/debug/{}_tiny_synthetic-{}{}.py'
 ROWS = {
     'voxel': ('', 'voxel loss'),
     'gaussrender': ('_gaussrender', '+ GaussRender (splat)'),
+    'gaussrender-march': ('_gaussrender-march', '+ GaussRender (march)'),
+    'rays': ('_rays', 'LiDAR rays, 2D only'),
+    'rays-voxel': ('_rays-voxel', '+ LiDAR rays'),
     'ray-queries': ('_ray-queries', 'points along LiDAR rays, 2D only'),
 }
 # format -> data set to generate (one serves both formats of nuScenes), and width and height of its images in pixels

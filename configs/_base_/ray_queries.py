@@ -4,14 +4,12 @@ A child hands ``ray_queries`` to ``model.aggregator``, with a dataset base that 
 draws and class weights are those of ``_base_/ray_supervision.py``, so that the two differ in the loss alone.
 """
 
-# Voxels of each class in the labels of Occ3D-nuScenes, as in ray_supervision.py
-occ3d_counts = [1163161, 2309034, 188743, 2997643, 20317180, 852476, 243808, 2457947, 497017, 2731022, 7224789]
-occ3d_counts += [214411435, 5565043, 63191967, 76098082, 128860031, 141625221, 2307405309]
+_base_ = ['./ray_supervision.py']
 
 ray_queries = dict(
     type='RenderSupervision',
     field=dict(type='DensityField', source='density', features='logits', form='dvgo'),
-    views=dict(type='MeasuredRays', min_depth=0.0, max_depth=52.0),
+    views=dict(type='MeasuredRays', min_depth=0.0, max_depth=52.0, inside=False),
     renderer=dict(type='RayQueries', free_points=8, near=0.0, open_rays=False),  # near: metres
     target=dict(type='RayQueryTarget', labels=True),
     terms=dict(
@@ -21,7 +19,7 @@ ray_queries = dict(
             view='ray',
             quantity='features',
             weight=1.0,
-            options=dict(class_weights=None, class_counts=occ3d_counts),
+            options=dict(class_weights=None, class_counts=_base_.occ3d_counts),
         ),
     ),
     weight=1.0,

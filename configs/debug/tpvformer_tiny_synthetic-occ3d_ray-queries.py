@@ -1,4 +1,4 @@
-"""A small TPVFormer on generated streets, from points along LiDAR rays alone, nothing rendered; trains on a CPU in minutes."""
+"""A small TPVFormer on generated streets, from points along LiDAR rays, nothing rendered; trains on a CPU in minutes."""
 
 _base_ = [
     '../_base_/default_runtime.py',
@@ -10,8 +10,7 @@ _base_ = [
 
 train_pipeline = [step for step in _base_.train_pipeline if step['type'] != 'LoadOccLabels']
 aggregator = _base_.ray_queries
-aggregator.field.source = 'logits'  # opacity is the probability of not being free
+aggregator.field = _base_.logits_field
 model = dict(grid=_base_.grid, occ_head=dict(loss_occ=None), aggregator=aggregator)
-
 train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 default_hooks = dict(logger=dict(interval=10))

@@ -1,0 +1,16 @@
+"""A small SurroundOcc on generated streets, from LiDAR rays alone; trains on a CPU in minutes."""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/datasets/synthetic-occ3d_rays.py',
+    '../_base_/models/surroundocc_tiny.py',
+    '../_base_/ray_supervision.py',
+    '../_base_/schedules/adamw_10e_tiny.py',
+]
+
+train_pipeline = [step for step in _base_.train_pipeline if step['type'] != 'LoadOccLabels']
+aggregator = _base_.renderocc
+aggregator.field = _base_.logits_field
+model = dict(grid=_base_.grid, occ_head=dict(loss_occ=None), aggregator=aggregator)
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+default_hooks = dict(logger=dict(interval=10))
