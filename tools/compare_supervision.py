@@ -53,9 +53,12 @@ ROWS = {
     'rays': ('_rays', 'LiDAR rays, 2D only'),
     'rays-voxel': ('_rays-voxel', '+ LiDAR rays'),
     'ray-queries': ('_ray-queries', 'points along LiDAR rays, 2D only'),
+    'photometric': ('_photometric', 'neighbouring images and 2D classes, given poses'),
 }
 # format -> data set to generate (one serves both formats of nuScenes), and width and height of its images in pixels
 GENERATED = {'occ3d': 'both', 'surroundocc': 'both', 'sscbench-kitti360': 'sscbench-kitti360'}
+# what some of its rows read
+EXTRAS = {'both': ('--camera-sweeps', 1, '--image-classes'), 'sscbench-kitti360': ()}
 IMAGE_WH = {'both': (128, 80), 'sscbench-kitti360': (352, 96)}
 # format -> flags of tools/test.py; generated KITTI-360 frames have neither poses of whole drives nor LiDAR
 TESTS = {
@@ -143,7 +146,7 @@ def make_frames(kind: str, folder: Path, args: argparse.Namespace) -> Path:
     out = folder / 'data' / kind
     size = ('--scenes-train', args.scenes_train, '--scenes-val', args.scenes_val, '--frames', args.frames)
     options = ('--format', kind, '--preset', 'tiny', '--image-size', 'x'.join(map(str, IMAGE_WH[kind])), *size)
-    options += (*shlex.split(args.data_options), '--workers', args.jobs, '--out', out)
+    options += (*EXTRAS[kind], *shlex.split(args.data_options), '--workers', args.jobs, '--out', out)
     call(folder / 'data' / f'{kind}.log', 'tools/create_data.py', 'synthetic', *options, threads=None)
     return out
 
@@ -151,7 +154,7 @@ def make_frames(kind: str, folder: Path, args: argparse.Namespace) -> Path:
 def overrides(run: Run, data: Path, args: argparse.Namespace) -> list[str]:
     """Options for training and test of a run."""
     cfg = Config.fromfile(ROOT / run.config, import_custom_modules=False)
-    size = '[{},{}]'.format(*IMAGE_WH[GENERATED[HOSTS[run.host][1]]])
+    width, height = IMAGE_WH[GENERATED[HOSTS[run.host][1]]]
     options = {
         'randomness.seed': run.seed,
         'train_cfg.max_epochs': args.epochs,
@@ -162,12 +165,16 @@ def overrides(run: Run, data: Path, args: argparse.Namespace) -> list[str]:
     }
     if (cfg.model.get('aggregator') or {}).get('cameras') is not None:
         options['model.aggregator.cameras.seed'] = run.seed
+    if (cfg.model.get('aggregator') or {}).get('target', {}).get('size') is not None:
+        options['model.aggregator.target.size'] = f'[{height},{width}]'
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         options[f'{split}_dataloader.dataset.data_root'] = f'{data}/'
         for index, step in enumerate(dataset.pipeline):
             if step.type == 'ResizeCropFlipImages':
-                options[f'{split}_dataloader.dataset.pipeline.{index}.final_wh'] = size
+                options[f'{split}_dataloader.dataset.pipeline.{index}.final_wh'] = f'[{width},{height}]'
+            if step.type == 'ResizeImages':
+                options[f'{split}_dataloader.dataset.pipeline.{index}.size'] = f'[{height},{width}]'
     return ['--allow-new-keys', '--cfg-options', *(f'{key}={value}' for key, value in options.items()), *args.cfg_options]
 
 
