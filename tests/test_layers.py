@@ -122,7 +122,7 @@ LEVELS = {
     ),
     'projects.preparation': (
         ('findings', 'parallel', 'voxel_rays', 'info_writer', 'label_files'),
-        ('check_files', 'label_making', 'nuscenes_tables', 'raw_label_conversion'),
+        ('check_files', 'label_making', 'nuscenes_tables', 'pseudo_labels', 'raw_label_conversion'),
         ('label_aggregation', 'lidar_rays', 'nuscenes', 'kitti360', 'ddad', 'info_conversion'),
         ('label_sources', 'check_nuscenes', 'check_kitti360', 'check_ddad'),
         ('label_preparation', 'check_synthetic'),
