@@ -50,8 +50,8 @@ class TwoFramesToDraw(Dataset):
 
     metainfo = dict(grid=None)
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, tokens=('frame0', 'frame1')):
+        self.folder, self.tokens = folder, tokens
         self.metainfo = dict(
             grid=dict(
                 point_cloud_range=(-4, -4, -1, 4, 4, 1),
@@ -81,7 +81,7 @@ class TwoFramesToDraw(Dataset):
                 ori_img_wh=np.array([SIZE] * 2, np.float32),
                 cam_names=['CAM_FRONT', 'CAM_BACK'],
                 img_paths=[f'{self.folder}/{name}.png' for name in ('CAM_FRONT', 'CAM_BACK')],
-                token=f'frame{index}',
+                token=self.tokens[index],
                 scene_name='scene-1',
             )
         )
@@ -254,6 +254,27 @@ def test_bad_models(tool, frames, tmp_path, capfd):
     assert 'absent.pth' in error(configs['baseline'], 'absent.pth')
     torch.save({'wrong.weight': torch.zeros(2)}, tmp_path / 'wrong.pth')
     assert 'the checkpoint does not fit the model of this config' in error(configs['baseline'], tmp_path / 'wrong.pth')
+
+
+@pytest.mark.parametrize('token', ['x/..', '../x', '/x', 'x\0y', 'x\ny', '\ud800', 'x' * 300])
+def test_tokens_lead_nowhere_else(tool, frames, tmp_path, capfd, token):
+    config = tmp_path / 'hostile.py'
+    config.write_text(
+        f"_base_ = [{frames[0]['baseline']!r}]\ntest_dataloader = dict(dataset=dict(tokens=[{token!r}, 'good']))\n"
+    )
+    out = tmp_path / 'around' / 'out'
+    assert tool.main([str(config), frames[1], '--show-dir', str(out), '--indices', '0']) != 0
+    assert 'token' in capfd.readouterr().err
+    written = [path for path in (tmp_path / 'around').rglob('*') if path.suffix == '.png']
+    assert written == [] and {path.name for path in tmp_path.iterdir()} <= {'hostile.py', 'around'}
+
+
+def test_tokens_of_one_ending_have_folders_of_their_own(tool, frames, tmp_path):
+    config = tmp_path / 'nested.py'
+    config.write_text(f"_base_ = [{frames[0]['baseline']!r}]\ntest_dataloader = dict(dataset=dict(tokens=['a/x', 'b/x']))\n")
+    out = tmp_path / 'out'
+    assert tool.main([str(config), frames[1], '--show-dir', str(out)]) == 0
+    assert sorted(str(path.relative_to(out)) for path in out.rglob('scene.png')) == ['a/x/scene.png', 'b/x/scene.png']
 
 
 def test_saved_predictions_and_labels_without_a_model(tool, frames, tmp_path, capfd):

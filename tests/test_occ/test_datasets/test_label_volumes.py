@@ -105,6 +105,15 @@ def test_errors(labels, tmp_path):
         read_label_volume(tmp_path / 'mask.npz', {'mine': SMALL})
 
 
+@pytest.mark.parametrize('key', ['pred', 'arr_0'])
+def test_a_file_with_label_and_prediction_is_neither(tmp_path, key):
+    np.savez_compressed(tmp_path / 'a.npz', semantics=IDS, **{key: IDS})
+    with pytest.raises(ValueError, match=f'a.npz.*{key}|a.npz.*semantics'):
+        read_prediction(tmp_path / 'a.npz', TINY)
+    with pytest.raises(ValueError, match=f'a.npz.*{key}|a.npz.*semantics'):
+        read_label_volume(tmp_path / 'a.npz', {'tiny': TINY})
+
+
 @pytest.mark.parametrize('key', ['pred', 'arr_0', 'semantics'])
 def test_prediction_as_npz(tmp_path, key):
     np.savez_compressed(tmp_path / 'a.npz', other=np.zeros(1), **{key: IDS.astype(np.int64)})

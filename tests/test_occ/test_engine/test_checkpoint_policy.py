@@ -1,11 +1,16 @@
+import functools
 import os
 import pickle
+import threading
 from collections import OrderedDict
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import FlexibleRunner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from projects.occ.engine.checkpoint import (
@@ -104,6 +109,79 @@ def test_the_policy_binds_other_loaders_and_restores_the_environment(trap, monke
     assert not sprung.exists()
     assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'
     assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """Of a server for the files of the test; what is downloaded lands in a folder of its own."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+        monkeypatch.delenv(name, raising=False)
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize('scheme', ['http', 'torchvision'])
+def test_files_from_an_address_are_held_to_the_same_rules(trap, tmp_path, address, scheme, monkeypatch):
+    build, sprung = trap
+    build('system.pth', os.system, f'touch {sprung}')
+    text = f'import os\nos.system("touch {sprung}")\n'
+    torch.save(dict(state_dict=dict(weight=torch.ones(2)), meta=dict(config=text, epoch=3)), tmp_path / 'text.pth')
+    torch.save(dict(state_dict=dict(weight=torch.full((2,), torch.nan))), tmp_path / 'nan.pth')
+    names = {name: f'{address}/{name}.pth' for name in ('system', 'text', 'nan')}
+    if scheme == 'torchvision':
+        monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models', lambda urls=names: urls)
+        names = {name: f'torchvision://{name}' for name in names}
+    with pytest.raises((CheckpointError, pickle.UnpicklingError)):
+        CheckpointLoader.load_checkpoint(names['system'])
+    with pytest.raises(CheckpointError, match='weight'):
+        CheckpointLoader.load_checkpoint(names['nan'])
+    loaded = CheckpointLoader.load_checkpoint(names['text'])
+    assert loaded['meta'] == dict(epoch=3) and loaded['state_dict']['weight'].tolist() == [1, 1]
+    assert not sprung.exists()
+
+
+def test_the_flexible_runner_resumes_without_the_text_of_a_config(trap, tmp_path):
+    _, sprung = trap
+
+    class Toy(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def forward(self, x, mode='loss'):
+            return dict(loss=self.layer(x).square().mean())
+
+    def runner(folder, **kwargs):
+        return FlexibleRunner(
+            Toy(),
+            work_dir=str(tmp_path / folder),
+            experiment_name=folder,
+            train_dataloader=torch.utils.data.DataLoader([dict(x=torch.ones(2))] * 2),
+            train_cfg=dict(by_epoch=True, max_epochs=kwargs.pop('epochs')),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            custom_hooks=[],
+            **kwargs,
+        )
+
+    runner('first', epochs=1).train()
+    path = tmp_path / 'first' / 'epoch_1.pth'
+    content = torch.load(path, weights_only=False)
+    content['meta']['config'] = content['meta']['cfg'] = f'import os\nos.system("touch {sprung}")\n'
+    torch.save(content, path)
+    again = runner('second', epochs=2, resume=str(path))
+    again.train()
+    assert again.epoch == 2 and not sprung.exists()
 
 
 def test_broken_and_missing_files_are_named(tmp_path):
