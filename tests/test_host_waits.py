@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 
 CONFIGS = (
     'tpvformer_tiny_synthetic-occ3d_gaussrender',
+    'tpvformer_tiny_synthetic-occ3d_gaussrender-march',
     'surroundocc_tiny_synthetic-surroundocc_gaussrender',
     'symphonies_tiny_synthetic-sscbench-kitti360_gaussrender',
 )

@@ -220,6 +220,28 @@ def test_rays_that_end_outside_the_grid_are_left_out_on_demand(grid, batch):
         MeasuredRays(inside=True)
 
 
+def test_a_batch_with_rays_is_the_mean_of_its_samples(grid, batch, logits):
+    """Also where samples have different numbers of rays."""
+    terms = dict(
+        loss_ray_depth=dict(function='silog', view='ray', quantity='depth'),
+        loss_ray_sem=dict(function='cross_entropy', view='ray', options=dict(class_weights=[1, 2, 3, 4])),
+        loss_ray_entropy=dict(function='last_entropy', view='ray'),
+        loss_ray_distortion=dict(function='distortion', view='ray'),
+    )
+    module = ray_supervision(grid, renderer=MarchRenderer(VoxelGrid.build(grid), distortion='width'), **terms)
+    x = logits.clone().requires_grad_()
+    both = module.loss(OccPrediction([x]), batch)
+    (grad,) = torch.autograd.grad(sum(both.values()), x)
+    singles = []
+    for b in range(2):
+        y = logits[b : b + 1].clone().requires_grad_()
+        singles.append(module.loss(OccPrediction([y]), batch.samples([b])))
+        (own,) = torch.autograd.grad(sum(singles[-1].values()), y)
+        torch.testing.assert_close(grad[b : b + 1], own / 2, rtol=1e-4, atol=1e-6)
+    for name, value in both.items():
+        torch.testing.assert_close(value, (singles[0][name] + singles[1][name]) / 2)
+
+
 def test_a_weight_of_zero_switches_a_term_off(grid, batch, logits):
     terms = dict(
         loss_ray_depth=dict(function='silog', view='ray', quantity='depth'),
