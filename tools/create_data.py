@@ -132,6 +132,12 @@ def _add_nuscenes(commands, benchmark: str, title: str, labels: str) -> None:
         '--skip-unlabelled', action='store_true', help='leave frames without a label out instead of refusing them'
     )
     parser.add_argument(
+        '--skip-missing-images', action='store_true', help='leave frames out whose images are not there (partial downloads)'
+    )
+    parser.add_argument(
+        '--unlabelled', action='store_true', help='write all frames, to predict without labels; also of v1.0-test'
+    )
+    parser.add_argument(
         '--camera-sweeps',
         type=whole_number,
         default=0,
@@ -169,11 +175,17 @@ def _run_nuscenes(args: argparse.Namespace) -> int:
         args.version,
         skip_unlabelled=args.skip_unlabelled,
         camera_sweeps=args.camera_sweeps,
+        skip_missing_images=args.skip_missing_images,
+        unlabelled=args.unlabelled,
     )
     for split, prepared in splits.items():
         print(f'{prepared.path}: {prepared.labelled} frames')
         if prepared.without_label:
             print(f'  {len(prepared.without_label)} frames without a label were left out, e.g. {prepared.without_label[0]}')
+        if prepared.without_images:
+            print(
+                f'  {len(prepared.without_images)} frames without all images were left out, e.g. {prepared.without_images[0]}'
+            )
         path = prepared.path.with_name(f'ray_origins_{split}.npz')
         write_ray_origins(path, origins_by_token(origin_frames(prepared.records), grid), grid.frame)
         print(f'{path}: RayIoU origins of {len(prepared.records)} frames')

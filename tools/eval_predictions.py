@@ -2,6 +2,7 @@
 
     python tools/eval_predictions.py --preset occ3d --pred DIR --gt data/occ3d_nuscenes/gts --out metrics.json
     python tools/eval_predictions.py --preset occ3d --pred DIR --config configs/_base_/datasets/occ3d-nus.py --ray-iou
+    python tools/eval_predictions.py --pred DIR --config my_dataset.py --mask lidar      # data of your own
 
 Predictions are <token>.npz as tools/test.py --out writes them, in one folder or in a folder per scene, or .npy or (SSCBench)
 .label files. Frames and labels come from the label folder (--gt), or from the test set of a config (--config), which also knows
@@ -11,7 +12,6 @@ poses and cameras. docs/evaluation.md tells all file names that are found.
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,11 +22,17 @@ import numpy as np  # noqa: E402
 from mmdet3d.registry import DATASETS  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from projects.occ.datasets.label_formats import read_label  # noqa: E402
-from projects.occ.datasets.label_volumes import read_prediction  # noqa: E402
+from projects.occ.datasets.label_volumes import read_stored_grid  # noqa: E402
+from projects.occ.datasets.scored_frames import (  # noqa: E402
+    FINDERS,
+    FrameFiles,
+    ScoredFrame,
+    any_frames,
+    scored_frame,
+)
 from projects.occ.engine.command_line import CfgOptionsAction, read_config, run_tool  # noqa: E402
 from projects.occ.engine.config_options import ALLOW_FLAG  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
@@ -34,114 +40,27 @@ from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation import OccupancyMetric, RayIoUMetric, RayProfileMetric  # noqa: E402
 from projects.occ.evaluation.axis_check import AxisCheck  # noqa: E402
+from projects.occ.evaluation.occupancy_metric import class_ids  # noqa: E402
 from projects.occ.evaluation.ray_origin_files import load_ray_origins  # noqa: E402
 from projects.occ.evaluation.saved_predictions import index_predictions, match_predictions  # noqa: E402
-from projects.occ.image_files import ImageError, image_size  # noqa: E402
 from projects.occ.structures import VoxelGrid  # noqa: E402
 from projects.occ.structures.benchmarks import BENCHMARKS, Benchmark, free_space_elsewhere, get_benchmark  # noqa: E402
-from projects.occ.structures.frame_record import size_problem  # noqa: E402
+from projects.occ.structures.masks import MASK_FIELDS  # noqa: E402
 
 LISTED = 10
-SCALE_SUFFIX = '_1_1.npy'
-
-
-@dataclass
-class Frame:
-    """A frame to score.
-
-    Attributes:
-        token: Its name in reports.
-        scene: Scene or drive, '' if unknown.
-        label: Label file.
-        names: Names that its prediction may have, see ``index_predictions``.
-        cameras: ``ref2cam``, ``cam2img``, ``cam2img_wh`` and ``img_paths``, or empty.
-    """
-
-    token: str
-    scene: str
-    label: str
-    names: tuple[str, ...]
-    cameras: dict[str, Any] = field(default_factory=dict)
-
-
-def occ3d_frames(gt: Path) -> list[Frame]:
-    """``[<scene>/]<token>/labels.npz``."""
-    frames = []
-    for path in sorted(gt.rglob('labels.npz')):
-        token, *above = reversed(path.relative_to(gt).parts[:-1])
-        frames.append(_frame(token, above[0] if above else '', path))
-    return frames
-
-
-def surroundocc_frames(gt: Path) -> list[Frame]:
-    """``<LiDAR file>.npy``; the LiDAR file's name stands for the token."""
-    return [_frame(path.name.removesuffix('.npy'), '', path) for path in sorted(gt.rglob('*.npy'))]
-
-
-def sscbench_frames(gt: Path) -> list[Frame]:
-    """``<drive>/<frame>_1_1.npy``, or else the raw ``<drive>/voxels/<frame>.label``."""
-    paths = {path: path.parent.name for path in sorted(gt.rglob(f'*{SCALE_SUFFIX}'))}
-    paths = paths or {path: path.parent.parent.name for path in sorted(gt.rglob('voxels/*.label'))}
-    frames = []
-    for path, drive in paths.items():
-        number = path.name.removesuffix(SCALE_SUFFIX).removesuffix('.label')
-        frames.append(_frame(f'{drive}_{number}', drive, path, f'{drive}/{number}'))
-    return frames
-
-
-def _frame(token: str, scene: str, label: str | Path, *names: str, **cameras: Any) -> Frame:
-    return Frame(token, scene, str(label), (token, f'{scene}/{token}', *names), cameras)
-
-
-# how the label files of a benchmark are found and named
-FINDERS = {
-    'occ3d': occ3d_frames,
-    'surroundocc': surroundocc_frames,
-    'sscbench-kitti360': sscbench_frames,
-}
-
-
-class FrameFiles(Dataset):
-    """Reads prediction and label of one frame after the other; runs in loader workers."""
-
-    def __init__(self, frames: Sequence[Frame], predictions: Mapping[str, Path], grid: VoxelGrid) -> None:
-        self.frames, self.predictions, self.grid = frames, predictions, grid
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, index: int) -> dict:
-        frame = self.frames[index]
-        labels, masks = read_label(frame.label, self.grid, f'label of frame {frame.token}')
-        sample = dict(masks, token=frame.token, gt_occ=labels, grid=self.grid)
-        sample['pred_occ'] = read_prediction(self.predictions[frame.token], self.grid)
-        if frame.cameras:
-            sample.update({key: np.asarray(frame.cameras[key], dtype=np.float32) for key in ('ref2cam', 'cam2img')})
-            sizes = []
-            for path, cam2img, expected in zip(*(frame.cameras[key] for key in ('img_paths', 'cam2img', 'cam2img_wh'))):
-                sizes.append(_image_size(path, frame))
-                problem = size_problem(cam2img, sizes[-1], expected)
-                if problem and min(expected) > 0:
-                    raise ValueError(f'image metrics of frame {frame.token}: {path!r} {problem}')
-            sample['ori_img_wh'] = np.array(sizes, dtype=np.float32)
-        return sample
-
-
-def _image_size(path: str, frame: Frame) -> tuple[int, int]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f'image metrics need the size of the images, but {path!r} of frame {frame.token} does not exist'
-        )
-    try:
-        return image_size(Path(path).read_bytes())
-    except ImageError as error:
-        raise ValueError(f'image metrics need the size of the images, but {path!r} of frame {frame.token}: {error}') from error
+KEPT = 'mIoU_kept'
+PROTOCOL = ('preset', 'pred', 'gt', 'config', 'origins', 'mask', 'region', 'leave_out', 'map', 'map_gt')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--preset', required=True, choices=tuple(BENCHMARKS), help='protocol: classes, free id, mask, range')
+    parser.add_argument(
+        '--preset',
+        choices=tuple(BENCHMARKS),
+        help='protocol: classes, free id, mask, range (default: data of your own, of the grid that --config or the predictions '
+        'tell)',
+    )
     parser.add_argument('--pred', required=True, metavar='DIR', help='folder of predictions')
     parser.add_argument('--gt', metavar='DIR', help='folder of labels (default: that of --config)')
     parser.add_argument(
@@ -156,6 +75,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(ALLOW_FLAG, action='store_true', help='let --cfg-options add keys that the config does not have')
     parser.add_argument('--out', metavar='FILE', help='write the metrics as JSON, as fractions')
     parser.add_argument('--absent', default='exclude', help='classes without a true voxel (default: exclude)')
+    parser.add_argument(
+        '--mask', choices=tuple(MASK_FIELDS), help="voxels that count (default: the preset's, without one: none, which is all)"
+    )
+    parser.add_argument(
+        '--region',
+        type=float,
+        nargs=6,
+        metavar=('X0', 'Y0', 'Z0', 'X1', 'Y1', 'Z1'),
+        help='mIoU and IoU of the voxels in this box alone, metres',
+    )
+    parser.add_argument(
+        '--leave-out',
+        nargs='+',
+        default=[],
+        metavar='CLASS',
+        help='classes (names or ids) that take no part in a further mean, mIoU_kept',
+    )
+    for option, what in (('--map', 'predictions'), ('--map-gt', 'labels')):
+        parser.add_argument(
+            option,
+            nargs='+',
+            default=[],
+            metavar='FROM=TO',
+            help=f'classes of {what} to count as others, ids or names of the grid; TO may be ignore for labels',
+        )
     parser.add_argument('--ray-iou', action='store_true', help='RayIoU too; needs --origins or --config')
     parser.add_argument(
         '--ray-profile', action='store_true', help='bleeding along rays, floaters and holes too; needs --origins or --config'
@@ -187,7 +131,7 @@ def read_test_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
+def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[ScoredFrame]:
     """Frames of the test set of the config, or of the label folder.
 
     Raises:
@@ -196,11 +140,12 @@ def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
     if cfg is None:
         if not Path(args.gt).is_dir():
             raise OccError(f'folder of labels {args.gt!r} does not exist')
-        frames = FINDERS[args.preset](Path(args.gt))
+        frames = FINDERS.get(args.preset, any_frames)(Path(args.gt))
         if not frames:
-            raise OccError(
-                f'no label of preset {args.preset!r} lies below {args.gt!r}; expected {get_benchmark(args.preset).label_files}'
+            expected = (
+                get_benchmark(args.preset).label_files if args.preset else '<token>.npz, <token>/labels.npz or <token>.npy'
             )
+            raise OccError(f'no label of preset {args.preset!r} lies below {args.gt!r}; expected {expected}')
         return frames
     dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': [], 'test_mode': True})
     frames = []
@@ -212,17 +157,58 @@ def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[Frame]:
             label = str(Path(args.gt) / PurePosixPath(label).relative_to(dataset.data_prefix['occ']))
         names = (PurePosixPath(label).name.removesuffix('.npy'), f'{scene}/{info.get("frame_idx", 0):06d}')
         cameras = {key: info[key] for key in ('ref2cam', 'cam2img', 'cam2img_wh', 'img_paths')} if args.image_metrics else {}
-        frames.append(_frame(info['token'], scene, label, *names, **cameras))
+        frames.append(scored_frame(info['token'], scene, label, *names, **cameras))
     return frames
 
 
-def build_metrics(args: argparse.Namespace, preset: Benchmark, grid: VoxelGrid, cfg: Config | None) -> list:
+def choose_grid(args: argparse.Namespace, preset: Benchmark | None, cfg: Config | None, prediction: Path) -> VoxelGrid:
+    """The grid of the config, of the preset, or that the first prediction tells.
+
+    Raises:
+        OccError: If nothing tells it.
+    """
+    if cfg is not None:
+        return VoxelGrid.build(cfg.test_dataloader.dataset.grid)
+    grid = read_stored_grid(prediction) if preset is None else preset.grid
+    if grid is None:
+        raise OccError(
+            f"which grid and classes are these? '{prediction}' does not tell; give --config FILE of the data set, --preset, or "
+            'predictions of tools/test.py --out, which tell their grid'
+        )
+    return grid
+
+
+def read_map(pairs: Sequence[str], grid: VoxelGrid, option: str, ignorable: bool = False) -> dict[int, int]:
+    """Class ids of ``FROM=TO`` pairs.
+
+    Raises:
+        ValueError: If a pair is none, or names a class that the grid does not have.
+    """
+    ids = {}
+    for pair in pairs:
+        source, _, target = pair.partition('=')
+        if not source or not target:
+            raise ValueError(f'{option} expects FROM=TO, such as 0=17 or car=vehicle, got {pair!r}')
+        # files of others may have ids that the grid does not have
+        known = int(source) if source.isdigit() and int(source) < 256 else class_ids([source], grid, option)[0]
+        ids[known] = grid.ignore_index if ignorable and target == 'ignore' else class_ids([target], grid, option)[0]
+    return ids
+
+
+def build_metrics(args: argparse.Namespace, preset: Benchmark | None, grid: VoxelGrid, cfg: Config | None) -> list:
     """The metrics that the arguments ask for.
 
     Raises:
         OccError: If they need something that was not given.
     """
-    metrics = [OccupancyMetric(grid, preset=preset.name, absent=args.absent)]
+    name = None if preset is None else preset.name
+    # another mask is another protocol on the same grid
+    same = preset is not None and args.mask in (None, preset.mask)
+    options = dict(absent=args.absent, region=args.region)
+    if args.leave_out:
+        left_out = class_ids(args.leave_out, grid, '--leave-out')
+        options['excluding'] = {KEPT: [grid.class_names[index] for index in left_out]}
+    metrics = [OccupancyMetric(grid, preset=name if same else None, mask=None if same else args.mask, **options)]
     if args.origins and not (args.ray_iou or args.ray_profile):
         raise OccError('--origins belongs to --ray-iou and --ray-profile, which are not given')
     if args.image_reduction != 1 and not args.image_metrics:
@@ -233,7 +219,7 @@ def build_metrics(args: argparse.Namespace, preset: Benchmark, grid: VoxelGrid, 
             raise OccError(f'{asked} needs the places where rays start: give --origins FILE, or --config with a data set')
         origins = load_ray_origins(args.origins or cfg.test_dataloader.dataset, grid)
         if args.ray_iou:
-            metrics.append(RayIoUMetric(grid, origins, preset=preset.name))
+            metrics.append(RayIoUMetric(grid, origins, preset=name))
         if args.ray_profile:
             metrics.append(RayProfileMetric(grid, origins))
     if args.image_metrics:
@@ -241,12 +227,13 @@ def build_metrics(args: argparse.Namespace, preset: Benchmark, grid: VoxelGrid, 
             raise OccError('--image-metrics needs the cameras of every frame: give --config with a data set')
         from projects.gaussrender.image_metric import RenderedImageMetric
 
-        scale = preset.gaussian_scale(grid)
+        # half a voxel, as the published metrics of most benchmarks
+        scale = 0.5 * min(grid.voxel_size) if preset is None else preset.gaussian_scale(grid)
         metrics.append(RenderedImageMetric(grid, gaussian_scale=scale, reduction=args.image_reduction, absent=args.absent))
     return metrics
 
 
-def missing_frames(frames: Sequence[Frame], matched: Mapping[str, Path], whole_test_set: bool) -> tuple[list[str], int]:
+def missing_frames(frames: Sequence[ScoredFrame], matched: Mapping[str, Path], whole_test_set: bool) -> tuple[list[str], int]:
     """Tokens that should have a prediction, and the number of other labels without one.
 
     A label folder may hold more than one split: scenes without any prediction are left aside, and where labels have no scenes,
@@ -272,10 +259,15 @@ def evaluate(args: argparse.Namespace) -> None:
         check_writable(Path(args.out).parent, '--out')
     init_default_scope('mmdet3d')
     cfg = read_test_config(args) if args.config else None
-    preset = get_benchmark(args.preset)
-    grid = preset.grid if cfg is None else VoxelGrid.build(cfg.test_dataloader.dataset.grid)
-    metrics = build_metrics(args, preset, grid, cfg)
+    preset = get_benchmark(args.preset) if args.preset else None
     predictions = index_predictions(args.pred)
+    grid = choose_grid(args, preset, cfg, next(iter(predictions.values())))
+    metrics = build_metrics(args, preset, grid, cfg)
+    files = dict(
+        masks=MASK_FIELDS[metrics[0].mask],
+        pred_ids=read_map(args.map, grid, '--map'),
+        label_ids=read_map(args.map_gt, grid, '--map-gt', ignorable=True),
+    )
     frames = find_frames(args, cfg)
     names = {frame.token: frame for frame in frames}
     if len(names) < len(frames):
@@ -308,7 +300,7 @@ def evaluate(args: argparse.Namespace) -> None:
     scored = [frame for frame in frames if frame.token in matched]
     check_origins(args, metrics, scored)
     axes = AxisCheck(grid)
-    single, counts = process(metrics, axes, FrameFiles(scored, matched, grid), args.workers, grid)
+    single, counts = process(metrics, axes, FrameFiles(scored, matched, grid, **files), args.workers, grid)
     if single:
         print(f'{len(single)} of {len(scored)} predictions hold one class alone: {_some(list(single.items()))}')
     results: dict[str, Any] = {}
@@ -317,7 +309,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if all(np.isnan(value) for key, value in results.items() if key.split('/')[-1] in ('mIoU', 'IoU')):
         raise OccError(
             f'nothing was counted: every voxel of the {len(scored)} labels is ignored, or lies outside the mask '
-            f'{preset.mask!r} that preset {preset.name!r} scores with; labels made without cameras have an empty camera mask'
+            f'{metrics[0].mask!r}, --region or the classes that are scored; labels made without cameras have an empty camera '
+            'mask: score them with --mask none or --mask lidar'
         )
     mask_like = 'all predictions hold 0 and 1 alone, which are counted as two classes and not as free and occupied'
     hints = [free_space_elsewhere(counts, grid), axes.sentence()]
@@ -334,11 +327,11 @@ def evaluate(args: argparse.Namespace) -> None:
         single_class_frames=list(single),
     )
     if args.out:
-        source = {key: getattr(args, key) for key in ('preset', 'pred', 'gt', 'config', 'origins')}
+        source = {key: getattr(args, key) for key in PROTOCOL}
         write_metrics(args.out, report, source=source)
 
 
-def check_origins(args: argparse.Namespace, metrics: Sequence, frames: Sequence[Frame]) -> None:
+def check_origins(args: argparse.Namespace, metrics: Sequence, frames: Sequence[ScoredFrame]) -> None:
     """Raises OccError if --origins lacks frames that are going to be scored."""
     if not args.origins:
         return

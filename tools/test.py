@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mmdet3d.registry import TRANSFORMS  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
@@ -42,6 +43,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='average the predictions for mirrored images and mirrored axes of the grid (FlipTTA); up to 8 times as slow',
     )
+    parser.add_argument(
+        '--no-labels',
+        action='store_true',
+        help='predict frames that have no labels: nothing is scored; needs --out or --show-dir',
+    )
     parser.add_argument('--ray-iou', action='store_true', help='RayIoU too (published for Occ3D-nuScenes)')
     parser.add_argument(
         '--ray-profile',
@@ -75,6 +81,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show these pictures in windows; needs a display')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays')
     return parser.parse_args(argv)
+
+
+def drop_labels(cfg: Config, args: argparse.Namespace) -> None:
+    """Takes what reads labels out of the test pipeline, and the metrics, which need them.
+
+    Raises:
+        OccError: If nothing would be written, or an option asks for a metric.
+    """
+    asked = [flag for flag in ('ray_iou', 'ray_profile', 'depth_metrics', 'image_metrics') if getattr(args, flag)]
+    if asked:
+        raise OccError(f'--no-labels leaves nothing to compare with, which --{asked[0].replace("_", "-")} needs')
+    if not (args.out or args.show_dir):
+        raise OccError('--no-labels predicts alone: give --out DIR or --show-dir DIR')
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset.pipeline = [
+        step for step in pipeline if getattr(TRANSFORMS.get(step['type']), 'reads', None) != 'label'
+    ]
+    cfg.test_evaluator = []
 
 
 def add_output_hooks(cfg: Config, args: argparse.Namespace) -> None:
@@ -205,6 +229,8 @@ def test(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if args.no_labels:
+        drop_labels(cfg, args)
     add_output_hooks(cfg, args)
     add_metrics(cfg, args)
     if args.tta:

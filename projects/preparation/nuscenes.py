@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,14 @@ class PreparedSplit:
             complete scenes.
         labelled: Number of frames in the annotation file.
         without_label: Tokens of the frames that have no label and were left out.
+        without_images: Tokens of the frames that lack an image and were left out.
     """
 
     path: Path
     records: list[FrameRecord]
     labelled: int
     without_label: list[str]
+    without_images: list[str] = field(default_factory=list)
 
 
 def label_path(record: FrameRecord, benchmark: str) -> str:
@@ -52,18 +54,24 @@ def prepare_nuscenes(
     version: str = 'v1.0-trainval',
     skip_unlabelled: bool = False,
     camera_sweeps: int = 0,
+    skip_missing_images: bool = False,
+    unlabelled: bool = False,
 ) -> dict[str, PreparedSplit]:
     """Writes ``<data_root>/<labels>/occ_infos_<split>.pkl`` for every split of a version.
 
     Args:
         benchmark: ``'occ3d'`` or ``'surroundocc'``.
         data_root: Root of everything.
-        nuscenes: Folder of the raw download below it, with ``<version>/`` and ``maps/``; ``samples/`` is not read.
+        nuscenes: Folder of the raw download below it, with ``<version>/`` and ``maps/``; ``samples/`` is listed at most.
         labels: Folder of the benchmark's download below it, with ``gts/`` resp. ``samples/``, and for Occ3D perhaps
             ``annotations.json``; None for the benchmark's default.
         version: Folder of the tables.
         skip_unlabelled: Leave frames without a label out instead of refusing them.
         camera_sweeps: How many camera images before and after that of the key frame the files hold, per camera.
+        skip_missing_images: Leave frames out that lack an image below ``samples/``, as in a partial download, and splits of
+            which nothing is left.
+        unlabelled: Write all frames, whether they have a label or not, for predictions without labels; also of versions that
+            have none, such as v1.0-test. The label folder need not exist.
 
     Returns:
         By split.
@@ -74,17 +82,26 @@ def prepare_nuscenes(
     """
     folder = Path(data_root) / (labels or LABEL_FOLDERS[benchmark])
     label_root = folder / LABELS_IN_FOLDER[benchmark]
-    if not label_root.is_dir():
+    if not unlabelled and not label_root.is_dir():
         raise FileNotFoundError(
             f'\'{label_root}\' does not exist; it should hold the downloaded labels (docs/datasets.md, "Folders"). Give its '
             'parent with --labels'
         )
     tables = load_tables(Path(data_root) / nuscenes, version)
-    splits = {split: read_records(tables, scenes, camera_sweeps) for split, scenes in split_scenes(tables).items()}
+    splits = {
+        split: read_records(tables, scenes, camera_sweeps) for split, scenes in split_scenes(tables, not unlabelled).items()
+    }
     if (folder / 'annotations.json').is_file():  # Occ3D's own list of frames
         _compare_with_annotations(folder / 'annotations.json', splits)
-    existing = _existing_labels(label_root, benchmark)
-    labelled = {split: [r for r in records if label_path(r, benchmark) in existing] for split, records in splits.items()}
+    without_images: dict[str, list[str]] = {}
+    whole = splits
+    if skip_missing_images:
+        splits, without_images = _with_images(splits, Path(data_root) / nuscenes)
+    existing = None if unlabelled else _existing_labels(label_root, benchmark)
+    labelled = {
+        split: [r for r in records if existing is None or label_path(r, benchmark) in existing]
+        for split, records in splits.items()
+    }
     _refuse_missing(splits, labelled, benchmark, label_root, version, skip_unlabelled)
 
     prepared = {}
@@ -92,8 +109,33 @@ def prepare_nuscenes(
         path = folder / f'occ_infos_{split}.pkl'
         write_info_file(str(path), labelled[split], version)
         kept = {record.token for record in labelled[split]}
-        prepared[split] = PreparedSplit(path, records, len(kept), [r.token for r in records if r.token not in kept])
+        without_label = [r.token for r in records if r.token not in kept]
+        prepared[split] = PreparedSplit(path, whole[split], len(kept), without_label, without_images.get(split, []))
     return prepared
+
+
+def _with_images(
+    splits: Mapping[str, list[FrameRecord]], root: Path
+) -> tuple[dict[str, list[FrameRecord]], dict[str, list[str]]]:
+    """The frames all of whose images are there, of splits that have some, and the tokens of the others.
+
+    Raises:
+        FileNotFoundError: If no frame is left.
+    """
+    there = {path.relative_to(root).as_posix() for path in (root / 'samples').glob('CAM_*/*')}
+    kept, without = {}, {}
+    for split, records in splits.items():
+        whole = [record for record in records if all(camera.img_path in there for camera in record.cameras.values())]
+        without[split] = sorted({record.token for record in records} - {record.token for record in whole})
+        if whole:
+            kept[split] = whole
+        else:
+            print_log(f"split '{split}' is left out: none of its {len(records)} frames has all images", logger='current')
+    if not kept:
+        raise FileNotFoundError(
+            f"no key frame has all its images below '{root / 'samples'}'; unpack at least one part of the images ({DOC})"
+        )
+    return kept, without
 
 
 def origin_frames(records: Sequence[FrameRecord]) -> list[dict]:
@@ -127,7 +169,10 @@ def _refuse_missing(
             first = next(record for record in records if record.token not in kept)
             hint = 'unpack the rest of the labels, or leave these frames out with --skip-unlabelled'
             if missing == len(records):
-                hint = 'check that the labels are unpacked and belong to this version'
+                hint = (
+                    'check that the labels are unpacked and belong to this version, or write files without labels, to predict '
+                    'alone, with --unlabelled'
+                )
             raise FileNotFoundError(
                 f"split '{split}': {missing} of {len(records)} key frames have no label below '{label_root}', the first is "
                 f"'{label_path(first, benchmark)}'; {hint}"

@@ -1,10 +1,13 @@
 """Key frames from the tables of a raw nuScenes download, read by the official devkit."""
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from mmengine.logging import print_log
 from tqdm import tqdm
 
 from projects.occ.datasets.nuscenes_occ_dataset import NUSCENES_CAMERAS
@@ -29,6 +32,8 @@ DETECTION_NAMES = {
     'vehicle.trailer': 'trailer',
     'vehicle.truck': 'truck',
 }
+# tables of files that labels do not need
+POINT_TABLES = ('lidarseg', 'panoptic')
 SPLITS_FILE = 'splits.json'
 
 
@@ -57,25 +62,62 @@ def load_tables(root: str | Path, version: str):
             f'{", ".join(found) or "none"}. Unpack the metadata of nuscenes.org there, or give --nuscenes and --version ({DOC})'
         )
     try:
-        return NuScenes(version=version, dataroot=str(root), verbose=False)
+        # the devkit insists on all point classes that a table names, which labels do not need: it does not see those tables
+        with TemporaryDirectory() as folder:
+            view = Path(folder)
+            (view / version).mkdir(parents=True)
+            for path in (root / version).iterdir():
+                if path.stem not in POINT_TABLES:
+                    (view / version / path.name).symlink_to(path.resolve())
+            if (root / 'maps').exists():
+                (view / 'maps').symlink_to((root / 'maps').resolve())
+            tables = NuScenes(version=version, dataroot=str(view), verbose=False)
+        tables.dataroot = str(root)
+        tables.lidarseg = _point_classes(root, version)
+        tables.table_names += ['lidarseg'] if (root / version / 'lidarseg.json').is_file() else []
+        return tables
     except FileNotFoundError as error:
-        raise FileNotFoundError(f'nuScenes tables need the file {error.filename}; unpack the metadata again ({DOC})') from None
+        name = Path(str(error.filename)).name
+        raise FileNotFoundError(
+            f'nuScenes tables need the file {root / version / name}; unpack the metadata again ({DOC})'
+        ) from None
     except ValueError as error:
         raise ValueError(f"a table in '{root / version}' is cut short ({error}); unpack the metadata again ({DOC})") from None
     except (AssertionError, KeyError, IndexError, TypeError, AttributeError) as error:
-        # the devkit asserts that map pictures and all point classes are there; a KeyError is a token of another table, the
-        # others come of tables without rows or of something else than rows
+        # the devkit asserts that map pictures are there; a KeyError is a token of another table, the others come of tables
+        # without rows or of something else than rows
         raise ValueError(
-            f"the tables in '{root / version}' are incomplete ({type(error).__name__}: {error}); maps/ is part of them, "
-            f'lidarseg/ is only needed if its table is there ({DOC})'
+            f"the tables in '{root / version}' are incomplete ({type(error).__name__}: {error}); maps/ is part of them ({DOC})"
         ) from None
 
 
-def split_scenes(tables) -> dict[str, list[str]]:
+def _point_classes(root: Path, version: str) -> list[dict]:
+    """Rows of the table ``lidarseg`` whose files are there."""
+    path = root / version / 'lidarseg.json'
+    if not path.is_file():
+        return []
+    there = {file.name for file in (root / 'lidarseg' / version).glob('*.bin')}
+    rows = json.loads(path.read_text())
+    found = [row for row in rows if Path(row['filename']).name in there]
+    if len(found) < len(rows):
+        print_log(
+            f'{path}: {len(rows) - len(found)} of {len(rows)} files of point classes are not below {root / "lidarseg"}; labels '
+            'do not need them, the annotation files name the others alone',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return found
+
+
+def split_scenes(tables, labelled: bool = True) -> dict[str, list[str]]:
     """Scene names by split.
 
     The official splits: ``train`` and ``val``, for v1.0-mini ``mini_train`` and ``mini_val``. A file ``splits.json`` beside the
     tables (split -> list of scene names, as the devkit reads for splits of one's own) replaces them.
+
+    Args:
+        tables: The devkit's ``NuScenes``.
+        labelled: Splits that have labels; False also knows v1.0-test.
 
     Raises:
         ValueError: If a version has no official splits with labels and no ``splits.json``, or that file is damaged.
@@ -86,6 +128,8 @@ def split_scenes(tables) -> dict[str, list[str]]:
     if own.is_file():
         return _read_splits(own)
     names = {'v1.0-trainval': ('train', 'val'), 'v1.0-mini': ('mini_train', 'mini_val')}.get(tables.version)
+    if not labelled and tables.version == 'v1.0-test':
+        names = ('test',)
     if names is None:
         raise ValueError(
             f"version '{tables.version}' has no official train and val scenes; write '{own}', a JSON object with a list of "

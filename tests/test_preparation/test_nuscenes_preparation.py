@@ -133,3 +133,35 @@ def test_annotations_of_occ3d_are_compared(root_copy, monkeypatch):
         path.write_text(text)
         with pytest.raises(ValueError, match="is damaged or not Occ3D's annotations.json.*remove it, it is not needed"):
             prepare_nuscenes('occ3d', root_copy, version=VERSION)
+
+
+def test_partial_downloads_are_prepared_as_far_as_they_go(root_copy, create_data_main, capsys):
+    records = read_info_file(str(root_copy / 'occ_infos_train.pkl')).records
+    images = root_copy / 'nuscenes'
+    (images / records[1].cameras['CAM_BACK'].img_path).unlink()
+    for record in read_info_file(str(root_copy / 'occ_infos_val.pkl')).records:
+        (images / record.cameras['CAM_FRONT'].img_path).unlink()
+    for split in ('train', 'val'):
+        (root_copy / 'occ3d_nuscenes' / f'occ_infos_{split}.pkl').unlink()
+    command = ['occ3d', '--data-root', str(root_copy), '--version', VERSION, '--skip-missing-images']
+    assert create_data_main(command) == 0
+    assert f'1 frames without all images were left out, e.g. {records[1].token}' in capsys.readouterr().out
+    kept = read_info_file(str(root_copy / 'occ3d_nuscenes' / 'occ_infos_train.pkl')).records
+    assert [record.token for record in kept] == [records[index].token for index in (0, 2, 3)]
+    assert not (root_copy / 'occ3d_nuscenes' / 'occ_infos_val.pkl').exists()
+    # RayIoU still looks from all LiDAR places of the scene
+    assert len(read_ray_origins(root_copy / 'occ3d_nuscenes' / 'ray_origins_train.npz')) == 4
+    shutil.rmtree(images / 'samples')
+    assert create_data_main(command) == 2
+    assert 'no key frame has all its images' in capsys.readouterr().err
+
+
+def test_versions_without_labels_are_prepared_by_a_flag(root_copy, create_data_main, capsys):
+    shutil.rmtree(root_copy / 'occ3d_nuscenes')
+    command = ['occ3d', '--data-root', str(root_copy), '--version', VERSION]
+    assert create_data_main(command) == 2
+    assert create_data_main([*command, '--unlabelled']) == 0
+    made = read_info_file(str(root_copy / 'occ3d_nuscenes' / 'occ_infos_val.pkl')).records
+    assert [record.token for record in made] == [
+        record.token for record in read_info_file(str(root_copy / 'occ_infos_val.pkl')).records
+    ]

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +202,24 @@ def test_camera_sweeps_are_the_images_before_and_after(tables):
                 moved = np.linalg.inv(two.ego2global @ two.lidar2ego) @ one.ego2global @ one.lidar2ego
                 np.testing.assert_allclose(camera.lidar2cam, two.cameras[name].lidar2cam @ moved, atol=1e-8)
     assert read_records(tables, split_scenes(tables)['train'])[0].sweeps == {}
+
+
+def test_tables_that_name_point_classes_need_no_such_files(root_copy):
+    root = root_copy / 'nuscenes'
+    named = [record.lidarseg_path for record in read_records(load_tables(root, VERSION), ['scene-0001'])]
+    assert all(named)
+    (root / named[0]).unlink()
+    rows = [dict(token='a', sample_data_token='a', filename='panoptic/x.npz')]
+    (root / VERSION / 'panoptic.json').write_text(json.dumps(rows))
+    tables = load_tables(root, VERSION)
+    records = read_records(tables, ['scene-0001'])
+    assert [record.lidarseg_path for record in records] == ['', *named[1:]] and tables.dataroot == str(root)
+    shutil.rmtree(root / 'lidarseg')
+    assert [record.lidarseg_path for record in read_records(load_tables(root, VERSION), ['scene-0001'])] == ['', '']
+
+
+def test_splits_without_labels():
+    class Tables:
+        dataroot, version = '/nowhere', 'v1.0-test'
+
+    assert len(split_scenes(Tables, labelled=False)['test']) == 150

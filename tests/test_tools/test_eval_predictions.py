@@ -15,11 +15,13 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 
 import projects.gaussrender.image_metric  # noqa: F401
+from projects.occ.datasets.frame_dataset import FrameDataset
 from projects.occ.datasets.kitti360_labels import RAW_IDS
 from projects.occ.engine.hooks import PredictionWriterHook
 from projects.occ.evaluation.ray_origin_files import write_ray_origins
 from projects.occ.structures import OccDataSample, VoxelGrid
 from projects.occ.structures.benchmarks import get_benchmark
+from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 from projects.preparation.label_files import write_occ3d_label, write_surroundocc_label
 from projects.streets import build_config, generate
 
@@ -304,6 +306,97 @@ def test_labels_of_which_nothing_counts_are_an_error(tool, tmp_path, capsys):
         write_occ3d_label(path, np.load(path)['semantics'], nowhere, nowhere)
     assert tool.main([*arguments, '--out', str(tmp_path / 'm.json')]) == 1
     assert last_line(capsys).startswith('error: nothing was counted') and not (tmp_path / 'm.json').exists()
+
+    # the label knows what the LiDAR saw, or nothing at all
+    assert tool.main([*arguments, '--mask', 'none', '--out', str(tmp_path / 'm.json')]) == 0
+    assert json.loads((tmp_path / 'm.json').read_text())['recall'] == pytest.approx(0.9, abs=0.01)
+
+
+OWN = VoxelGrid((-4, -4, 0, 4, 4, 2), 1.0, (8, 8, 2), 'ego', 3, class_names=('road', 'car', 'person', 'free'))
+
+
+def own_data(root, stored=True, ids=None):
+    """Labels without masks and predictions of another vehicle, in 8 x 8 x 2 voxels."""
+    rng = np.random.default_rng(2)
+    for token in ('a', 'b', 'c'):
+        labels = rng.integers(0, 4, OWN.shape).astype(np.uint8)
+        (root / 'gt').mkdir(exist_ok=True)
+        (root / 'pred').mkdir(exist_ok=True)
+        np.savez(root / 'gt' / f'{token}.npz', semantics=labels)
+        pred = labels.copy()
+        pred[4:] = np.where(labels[4:] == 1, 2, labels[4:])  # ahead, cars are called persons
+        pred = pred if ids is None else np.asarray(ids, dtype=np.uint8)[pred]
+        np.savez(root / 'pred' / f'{token}.npz', pred=pred, **(OWN.to_arrays() if stored else {}))
+    return ['--pred', str(root / 'pred'), '--gt', str(root / 'gt'), '--workers', '0', '--out', str(root / 'm.json')]
+
+
+def written(root):
+    return json.loads((root / 'm.json').read_text())
+
+
+def test_data_of_ones_own_from_files_alone(tool, tmp_path, capsys):
+    assert tool.main(own_data(tmp_path)) == 0
+    result = written(tmp_path)
+    assert result['frames'] == 3 and result['per_class']['road'] == 1 and 0.3 < result['per_class']['car'] < 0.7
+    assert set(result['per_class']) == set(OWN.class_names)
+    # without metadata something has to tell the grid
+    arguments = own_data(tmp_path, stored=False)
+    assert tool.main(arguments) == 1
+    assert 'give --config FILE' in last_line(capsys)
+
+
+def test_regions_classes_and_numbers_of_ones_own(tool, tmp_path, capsys):
+    arguments = own_data(tmp_path)
+    assert tool.main([*arguments, '--region', '-4', '-4', '0', '0', '4', '2']) == 0
+    assert written(tmp_path)['mIoU'] == 1  # behind the vehicle all is right
+    assert tool.main([*arguments, '--leave-out', 'car', '2']) == 0
+    result = written(tmp_path)
+    assert result['mIoU_kept'] == 1 > result['mIoU'] and 0 < result['per_class']['car'] < 1
+    assert tool.main([*arguments, '--map', 'person=car', '--map-gt', '2=1']) == 0
+    result = written(tmp_path)
+    assert result['mIoU'] == 1 and result['source']['map'] == ['person=car']
+    assert tool.main([*arguments, '--map-gt', 'car=ignore', '--absent', 'exclude']) == 0
+    assert written(tmp_path)['mIoU'] == 1
+    assert tool.main(own_data(tmp_path, ids=(10, 20, 30, 40)) + ['--map', '10=road', '20=1', '30=2', '40=free']) == 0
+    assert written(tmp_path)['per_class']['road'] == 1
+    for extra, message in (
+        (['--leave-out', 'lorry'], "no class 'lorry'"),
+        (['--map', 'car'], 'expects FROM=TO'),
+        (['--map', 'car=ignore'], "no class 'ignore'"),
+        (['--region', '9', '9', '9', '10', '10', '10'], 'holds no voxel centre'),
+    ):
+        assert tool.main([*arguments, *extra]) == 1
+        assert message in last_line(capsys)
+
+
+def test_data_of_ones_own_by_a_config(tool, tmp_path, monkeypatch, repo_root):
+    config = tmp_path / 'config.py'
+    arguments = own_data(tmp_path, stored=False)
+    config.write_text(
+        f'grid = dict(point_cloud_range={OWN.point_cloud_range}, voxel_size=1.0, shape={OWN.shape}, frame="ego", free_index=3, '
+        f'class_names={OWN.class_names})\ntest_dataloader = dict(dataset=dict(type="OwnFrames", root={str(tmp_path)!r}, '
+        'grid=grid))\n'
+    )
+    assert tool.main([*arguments, '--config', str(config)]) == 0
+    assert written(tmp_path)['frames'] == 3 and 0.3 < written(tmp_path)['per_class']['car'] < 0.7
+
+
+@DATASETS.register_module()
+class OwnFrames(FrameDataset):
+    def __init__(self, root, **kwargs):
+        self.root = root
+        super().__init__(**kwargs, lazy_init=False)
+
+    def load_data_list(self):
+        camera = CameraRecord('x.jpg', np.eye(3), np.eye(4), np.eye(4), np.eye(4))
+        records = [
+            FrameRecord(
+                token, 0.0, lidar2ego=np.eye(4), ego2global=np.eye(4), cameras={'front': camera}, label_path=f'{token}.npz'
+            )
+            for token in 'abc'
+        ]
+        self.data_prefix = dict(img='', pts='', occ=f'{self.root}/gt')
+        return self.list_frames(records, range(3))
 
 
 def test_origins_without_the_frames_that_are_scored(tool, tmp_path, capsys):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmdet3d.registry import METRICS
+from mmdet3d.registry import METRICS, MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 TOY_DIR = Path(__file__).resolve().parents[1] / 'test_occ' / 'test_engine'
 sys.path.insert(0, str(TOY_DIR))
@@ -16,6 +19,7 @@ sys.path.insert(0, str(TOY_DIR))
 from toy_occupancy import evaluate, load_tool, train, write_config  # noqa: E402
 
 from projects.occ.structures.benchmarks import get_benchmark  # noqa: E402
+from projects.streets import build_config, generate  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -237,3 +241,24 @@ def test_videos_are_asked_for_by_a_flag_and_need_a_folder(trained, capfd):
     config, checkpoint = trained
     assert evaluate(config, checkpoint, '--show-video', 'gif') == 1
     assert last_error(capfd) == 'error: --show-video needs --show-dir, the folder of the videos'
+
+
+def test_predictions_without_labels(tmp_path, repo_root, capfd):
+    root = tmp_path / 'streets'
+    generate(build_config(formats=('occ3d',), preset='tiny', scenes_train=0, scenes_val=1, frames=2), root, workers=1)
+    shutil.rmtree(root / 'occ3d_nuscenes' / 'gts')
+    config = repo_root / 'projects' / 'example_model' / 'configs' / 'voxel-network_synthetic-occ3d.py'
+    cfg = Config.fromfile(config)
+    init_default_scope('mmdet3d')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'random.pth')
+    options = ['--work-dir', str(tmp_path / 'work'), '--cfg-options', f'test_dataloader.dataset.data_root={root}/']
+    options += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+    tool = load_tool('test')
+    arguments = [str(config), str(tmp_path / 'random.pth'), '--no-labels']
+    assert tool.main([*arguments, *options]) == 1
+    assert '--no-labels predicts alone: give --out' in last_error(capfd)
+    arguments += ['--out', str(tmp_path / 'out')]
+    assert tool.main([*arguments, '--ray-iou', *options]) == 1
+    assert '--ray-iou needs' in last_error(capfd)
+    assert tool.main([*arguments, *options]) == 0
+    assert len(list((tmp_path / 'out').rglob('*.npz'))) == 2

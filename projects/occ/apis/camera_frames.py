@@ -12,6 +12,7 @@ import numpy as np
 
 from projects.occ.file_arrays import load_arrays
 from projects.occ.file_names import name_to_path
+from projects.occ.structures.cameras import INVERTED, looks_inverted
 from projects.occ.structures.frame_record import CameraRecord, FrameRecord
 
 KEYS = ('token', 'scene', 'images', 'cam_names', 'cam2img', 'cam2ref', 'ref2cam', 'ref2global', 'depth')
@@ -91,6 +92,10 @@ class CameraFrame:
             raise ValueError(f'{what}: cam2img must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with positive fx, fy in pixels')
         key = 'cam2ref' if 'cam2ref' in frame else 'ref2cam'
         matrices = _rigid(_matrices(frame[key], count, 4, f'{what}: {key}'), f'{what}: {key}')
+        ref2cam = np.linalg.inv(matrices) if key == 'cam2ref' else matrices
+        if looks_inverted(ref2cam):
+            other = 'ref2cam' if key == 'cam2ref' else 'cam2ref'
+            raise ValueError(f'{what}: {key} {INVERTED}; these matrices belong under {other}')
         names = frame.get('cam_names')
         names = [f'camera_{i}' for i in range(count)] if names is None else _list(names, f'{what}: cam_names')
         if not all(isinstance(name, str) for name in names) or len(names) != count or len(set(names)) != count:
@@ -109,7 +114,7 @@ class CameraFrame:
         return cls(
             images=_images(images, folder, what),
             cam2img=cam2img,
-            ref2cam=np.linalg.inv(matrices) if key == 'cam2ref' else matrices,
+            ref2cam=ref2cam,
             token=token,
             cam_names=[str(name) for name in names],
             depth=depth,

@@ -15,6 +15,7 @@ from mmengine.fileio import join_path
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
+from projects.occ.structures.benchmarks import Benchmark
 from projects.occ.structures.frame_inputs import frame_inputs, in_reference_of, join_frames, ref2global, sweep_inputs
 from projects.occ.structures.frame_record import FrameRecord
 
@@ -65,6 +66,8 @@ class FrameDataset(BaseDataset):
             an argument is wrong.
     """
 
+    # whose grid, classes and label files these are; None for data of one's own
+    BENCHMARK: Benchmark | None = None
     # between the reference frame and the camera ``ref2img`` is exact
     ego_motion_compensation = True
     # folder in ``data_prefix`` -> path of a map of each of the key frame's images below it, see ``image_files``
@@ -237,6 +240,7 @@ class FrameDataset(BaseDataset):
         if 'others' in info:
             info = {**self._joined(info['key'], info['others']), 'sample_idx': info['sample_idx']}
         info['grid'] = self.grid
+        info['label_masks'] = None if self.BENCHMARK is None else self.BENCHMARK.label_masks
         return info
 
     def _joined(self, key: int, others: Sequence[int | None]) -> dict:

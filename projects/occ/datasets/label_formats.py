@@ -39,7 +39,7 @@ def read_label(
     grid: VoxelGrid,
     what: str = 'label',
     remedy: str = _REMEDY,
-    masks: Sequence[str] = MASK_KEYS,
+    masks: Sequence[str] | None = MASK_KEYS,
     invalid: bool = True,
     backend_args: dict | None = None,
 ) -> Labels:
@@ -50,7 +50,7 @@ def read_label(
         grid: The grid of the label.
         what: Named in errors.
         remedy: What to do if the file is missing or damaged.
-        masks: The masks that an ``.npz`` must hold.
+        masks: The masks that an ``.npz`` must hold; None for those that it has.
         invalid: Whether an ``.invalid`` file lies beside a ``.label``.
         backend_args: Arguments of mmengine's file backend.
 
@@ -69,7 +69,9 @@ def read_label(
             problem = f'raw ids are those of SSCBench-KITTI-360 with {len(KITTI360_CLASSES) + 1} classes, the grid has others'
             raise LabelError(f"{what}: '{path}'", [('label-class', problem)])
         return read_raw_label(path, grid.shape, what, remedy, invalid, backend_args), {}
-    arrays = load_arrays(path, what, remedy, backend_args, ('semantics', *masks))
+    arrays = load_arrays(path, what, remedy, backend_args, ('semantics', *(MASK_KEYS if masks is None else masks)))
+    if masks is None:
+        masks = [name for name in MASK_KEYS if name in arrays]
     return labels_from_arrays(arrays, grid, f"{what}: '{path}'", masks if suffix == '.npz' else ())
 
 

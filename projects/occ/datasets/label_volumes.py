@@ -86,7 +86,7 @@ def read_label_volume(path: str | os.PathLike, grids: Mapping[str, VoxelGrid], o
     return LabelVolume(labels, grid, name, key in PREDICTION_KEYS, seen.get('mask_camera'), stored is not None)
 
 
-def read_prediction(path: str | os.PathLike, grid: VoxelGrid) -> np.ndarray:
+def read_prediction(path: str | os.PathLike, grid: VoxelGrid, ids: Mapping[int, int] | None = None) -> np.ndarray:
     """Reads a prediction.
 
     * ``.npz``: class ids (X, Y, Z) under the key ``pred`` (ours, SparseOcc), ``arr_0`` (GaussRender) or ``semantics`` (Occ3D),
@@ -97,6 +97,8 @@ def read_prediction(path: str | os.PathLike, grid: VoxelGrid) -> np.ndarray:
     Args:
         path: The file.
         grid: Voxel grid that it belongs to.
+        ids: Class id in the file -> class id of ``grid``, for classes that are numbered in another way; others stay. What the
+            file says about its classes is then not compared with ``grid``.
 
     Returns:
         (X, Y, Z) uint8 class ids, 0..C-1.
@@ -113,9 +115,11 @@ def read_prediction(path: str | os.PathLike, grid: VoxelGrid) -> np.ndarray:
             return read_dense({'': labels}, grid, origin, '', ignored=False)[0]
         arrays = _load(path, 'prediction', remedy)
         stored = _stored_grid(arrays, origin)
-        if stored is not None:
+        if stored is not None and not ids:
             _agreeing(stored, {'of the labels': grid}, origin)
         key = _key(arrays, (*PREDICTION_KEYS, *LABEL_KEYS), origin)
+        if ids:
+            arrays[key] = _renumbered(arrays[key], ids)
         if arrays[key].ndim == 2:
             return read_rows(arrays[key], grid, origin, noise=False)
         return read_dense(arrays, grid, origin, key, ignored=False)[0]
@@ -124,6 +128,26 @@ def read_prediction(path: str | os.PathLike, grid: VoxelGrid) -> np.ndarray:
             f'{error}; the prediction belongs to another benchmark or grid, its classes are numbered in another way, or it '
             'holds logits (save their arg-max)'
         ) from None
+
+
+def _renumbered(values: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+    """Class ids of a volume, or in the last column of rows, by another numbering."""
+    changed = values.copy()
+    old, new = (array[:, 3] if values.ndim == 2 and values.shape[1] == 4 else array for array in (values, changed))
+    for source, target in ids.items():
+        new[old == source] = target
+    return changed
+
+
+def read_stored_grid(path: str | os.PathLike) -> VoxelGrid | None:
+    """The grid that an ``.npz`` tells, None if it tells none.
+
+    Raises:
+        ValueError: If the file is damaged, or what it tells is no grid.
+    """
+    if Path(path).suffix != '.npz':
+        return None
+    return _stored_grid(load_arrays(path, 'prediction', 'write it again', names=STORED_FIELDS), f"prediction: '{path}'")
 
 
 def _load(path: str | os.PathLike, what: str, remedy: str, masks: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

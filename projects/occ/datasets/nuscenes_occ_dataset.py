@@ -11,7 +11,6 @@ from mmdet3d.registry import DATASETS
 from mmengine.logging import print_log
 
 from projects.occ.structures import VoxelGrid
-from projects.occ.structures.benchmarks import Benchmark
 from projects.occ.structures.frame_record import FrameRecord, geometry_problems
 
 from .frame_dataset import FrameDataset
@@ -60,8 +59,6 @@ class NuScenesOccDataset(FrameDataset):
         ValueError: If the grid does not fit the benchmark, or an argument or the annotation file is wrong.
         FileNotFoundError: If there is no annotation file.
     """
-
-    BENCHMARK: Benchmark | None = None
 
     def __init__(
         self,

@@ -157,7 +157,8 @@ class SSCBenchKITTI360Dataset(FrameDataset):
         data_list = self.list_frames(records, range(len(records)), self.frame_stride)
         checked = [self.parse_data_info(records[index]) for index in (0, len(records) // 2, -1)]
         if self.sequences == SPLITS[self.split]:
-            what = f'{self.split}: {len(records)} frames (the published split has {self.BENCHMARK.splits[self.split]})'
+            counts = ' or '.join(map(str, self.BENCHMARK.frame_counts(self.split)))
+            what = f'{self.split}: {len(records)} frames (the published split has {counts})'
         else:
             what = f'drives {list(self.sequences)}: {len(records)} frames'
         print_log(f'SSCBench-KITTI-360 {what}', logger='current', level=logging.INFO)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..structures import VoxelGrid
 from ..structures.benchmarks import get_benchmark
 from ..structures.masks import MASK_FIELDS
+from ..structures.voxel_grid import plain_class_name
 from .functional import ABSENT_POLICIES, summarize_confusion, voxel_confusion
 from .functional.report import percent, sample_name
 
@@ -35,6 +36,7 @@ class OccupancyMetric(BaseMetric):
         absent: Policy for classes without a true voxel, see :func:`summarize_confusion`.
         excluding: Further means by name, with the names of classes that are left out of each beside the free one, for example
             ``dict(mIoU_star=('others', 'other_flat'))``, as published for supervision by 2D labels without these.
+        region: (x_min, y_min, z_min, x_max, y_max, z_max), metres: only voxels whose centre lies in this box count. None: all.
         collect_device: As in :class:`BaseMetric`.
         prefix: Prefix of the names in logs, ``'occ'`` by default.
         collect_dir: As in :class:`BaseMetric`.
@@ -52,6 +54,7 @@ class OccupancyMetric(BaseMetric):
         mask: str | None = None,
         absent: str = 'exclude',
         excluding: Mapping[str, Sequence[str]] | None = None,
+        region: Sequence[float] | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -79,6 +82,8 @@ class OccupancyMetric(BaseMetric):
             unknown = sorted(set(classes) - set(self.grid.class_names))
             if unknown:
                 raise ValueError(f'excluding.{name} names {unknown}, the grid has the classes {self.grid.class_names}')
+        self.region = None if region is None else tuple(float(bound) for bound in region)
+        self._in_region = None if region is None else region_mask(self.grid, self.region)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Appends one (C, C) int64 confusion matrix per sample.
@@ -131,7 +136,7 @@ class OccupancyMetric(BaseMetric):
         return value.cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
     def _mask_of(self, sample: dict):
-        counted = None
+        counted = self._in_region
         for key in MASK_FIELDS[self.mask]:
             mask = self._field(sample, key, f'mask={self.mask!r} needs a benchmark that ships it') != 0
             counted = mask if counted is None else counted & mask
@@ -158,9 +163,13 @@ class OccupancyMetric(BaseMetric):
             f'({grid.class_names[grid.free_index]}), ignore {grid.ignore_index} | mask {self.mask} | '
             f'range {grid.point_cloud_range} m ({grid.frame} frame), voxel {grid.voxel_size} m | absent classes: {self.absent}',
         ]
-        if self.preset and not (self.is_benchmark_grid and num_frames == self.preset.frames):
+        if self.region is not None:
+            lines.append(f'Only the box {self.region} m of the grid is counted')
+        if self.preset and self.region is not None:
+            lines.append('Not comparable with published numbers: a part of the grid alone')
+        elif self.preset and (not self.is_benchmark_grid or self.preset.incomparable(num_frames)):
             what = (
-                f'{num_frames} of {self.preset.frames} {self.preset.split} frames'
+                self.preset.incomparable(num_frames)
                 if self.is_benchmark_grid
                 else 'the grid is smaller or coarser than the benchmark'
             )
@@ -178,3 +187,37 @@ class OccupancyMetric(BaseMetric):
             parts.append(f'{key} {percent(summary[key])}')
         lines.append(' | '.join(parts))
         return '\n'.join(lines)
+
+
+def class_ids(classes: Sequence[str | int], grid: VoxelGrid, what: str) -> tuple[int, ...]:
+    """Ids of classes that are given by name or id.
+
+    Raises:
+        ValueError: If the grid has no such class; ``what`` is named.
+    """
+    names = [plain_class_name(name) for name in grid.class_names]
+    ids = []
+    for item in classes:
+        text = str(item)
+        found = int(text) if text.isdigit() else names.index(plain_class_name(text)) if plain_class_name(text) in names else -1
+        if not 0 <= found < grid.num_classes:
+            raise ValueError(
+                f'{what}: no class {item!r}; the grid has 0..{grid.num_classes - 1}: {", ".join(grid.class_names)}'
+            )
+        ids.append(found)
+    return tuple(ids)
+
+
+def region_mask(grid: VoxelGrid, region: Sequence[float]) -> np.ndarray:
+    """(X, Y, Z) bool: voxels whose centre lies in a box (x_min, y_min, z_min, x_max, y_max, z_max), metres.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if len(region) != 6:
+        raise ValueError(f'region must be (x_min, y_min, z_min, x_max, y_max, z_max) in metres, got {tuple(region)}')
+    centers = grid.centers().numpy()
+    inside = ((centers >= np.asarray(region[:3])) & (centers <= np.asarray(region[3:]))).all(-1)
+    if not inside.any():
+        raise ValueError(f'region {tuple(region)} holds no voxel centre of the grid, which spans {grid.point_cloud_range} m')
+    return inside

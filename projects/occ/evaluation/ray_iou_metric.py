@@ -120,10 +120,8 @@ class RayIoUMetric(BaseMetric):
         ]
         if not self.is_benchmark_grid or self.preset.name != PUBLISHED_PRESET:
             lines.append('Not comparable with published numbers: RayIoU is published for the grid of Occ3D-nuScenes alone')
-        elif num_frames != self.preset.frames:
-            lines.append(
-                f'Not comparable with published numbers: {num_frames} of {self.preset.frames} {self.preset.split} frames'
-            )
+        elif self.preset.incomparable(num_frames):
+            lines.append(f'Not comparable with published numbers: {self.preset.incomparable(num_frames)}')
         rows = [['class', *(f'IoU@{t:g} m' for t in self.thresholds), 'true rays', 'predicted rays']]
         for c in grid.semantic_classes:
             values = [percent(value) for value in per_class[:, c]]

@@ -1,7 +1,7 @@
 """The benchmarks: grid, classes, colours, masks, splits and label files of each, written down once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Benchmark:
         label_files: How label files lie in their folder.
         splits: Number of frames of each split.
         split: The split that published numbers are given for.
+        final_splits: Number of frames of splits in a later release, which its maintainers call final; numbers of the two cannot
+            be compared.
         gaussian_per_voxel: Standard deviation of the Gaussians of the published image metrics, in voxels.
     """
 
@@ -39,11 +41,27 @@ class Benchmark:
     splits: Mapping[str, int]
     split: str
     gaussian_per_voxel: float
+    final_splits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
         """Number of frames of the split that published numbers are given for."""
         return self.splits[self.split]
+
+    def frame_counts(self, split: str) -> tuple[int, ...]:
+        """Numbers of frames that releases of a split have, that of the published numbers first."""
+        return tuple(dict.fromkeys(counts[split] for counts in (self.splits, self.final_splits) if split in counts))
+
+    def incomparable(self, frames: int) -> str:
+        """Why numbers over so many frames cannot be compared with published ones, '' if they can."""
+        if frames == self.frames:
+            return ''
+        if frames in self.frame_counts(self.split):
+            return (
+                f'{frames} frames are the {self.split} split of the later release that its maintainers call final; most '
+                f'published numbers are those of {self.frames} frames'
+            )
+        return f'{frames} of {self.frames} {self.split} frames'
 
     @property
     def palette(self) -> dict[str, Color]:
@@ -167,6 +185,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             splits={'train': 8487, 'val': 1812, 'trainval': 8487 + 1812, 'test': 2566},
             split='test',
             gaussian_per_voxel=0.5,
+            final_splits={'train': 8483, 'val': 1812, 'trainval': 8483 + 1812, 'test': 2165},
         ),
     )
 }

@@ -19,6 +19,21 @@ def as_square(matrix: Tensor) -> Tensor:
     return square
 
 
+# what cameras that are held upright do not have: rolled by more than a right angle less 17 degrees
+_ROLLED = -0.3
+INVERTED = (
+    'is inverted: cameras would lie on their sides, while their inverses are all upright; it maps the reference frame (z up) '
+    'to the camera (x right, y down, z forward)'
+)
+
+
+def looks_inverted(ref2cam: Tensor | np.ndarray) -> Any:
+    """Whether the matrices (..., 4, 4) of a rig are upright the other way round, all of them, and not all as they are."""
+    # the component along the reference frame's z of the axis that points down in the image; within 25 degrees of straight down
+    down, down_of_inverse = ref2cam[..., 1, 2], ref2cam[..., 2, 1]
+    return (down_of_inverse < -0.9).all() & (down > _ROLLED).any()
+
+
 @dataclass(frozen=True, eq=False)
 class Cameras:
     """Pinhole cameras of B samples; views of all frames and sensors lie on one flat axis, V = frames x sensors.
@@ -94,6 +109,7 @@ class Cameras:
                     (K[..., (1, 2, 2), (0, 0, 1)] == 0).all() & (K[..., 2, 2] == 1).all(),
                     (K[..., 0, 1] == 0).all() | skew,
                     (rigid[..., :3] == 0).all() & (rigid[..., 3] == 1).all(),
+                    ~looks_inverted(self.ref2cam.detach()),
                 ]
             ).tolist()
         sentences = (
@@ -102,6 +118,7 @@ class Cameras:
             'K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], acting on columns; its last row is scaled, or it is transposed',
             'K must be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]: skew cannot be rendered',
             'ref2cam must have the last row (0, 0, 0, 1): it acts on columns; is it transposed?',
+            f'ref2cam {INVERTED}',
         )
         for fine, sentence in zip(answers, sentences, strict=True):
             if not fine:

@@ -19,6 +19,7 @@ source does not know is not there.
 ``scene_name``     '' if unknown
 ``frame_idx``      position of the key frame in its scene, -1 if unknown
 ``timestamp``      seconds, of the LiDAR
+``label_masks``    masks that a label file must hold, None for those that it has (added by the data set)
 ``occ_path``       label of the key frame, '' if it is not known where it is
 ``lidar_path``     LiDAR file of the key frame
 ``lidar_frames``   for every frame with a LiDAR file, those standing in left out, a dict of ``frame`` (offset), ``token``,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .cameras import INVERTED, looks_inverted
+
 # 35 m/s for 60 ms, and a sharp turn: real frames of v1.0-mini reach 1.2 deg
 MAX_EGO_MOTION_M = 2.0
 MAX_EGO_MOTION_DEG = 3.0
@@ -204,6 +206,9 @@ def geometry_problems(record: FrameRecord) -> list[str]:
         elif np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(rotation) < 0:
             problems.append(f'the rotation of {name} is not orthonormal')
 
+    rig = [camera.ego2cam if camera.lidar2cam is None else camera.lidar2cam for camera in record.cameras.values()]
+    if rig and all(matrix is not None for matrix in rig) and looks_inverted(np.stack(rig)):
+        problems.append(f'lidar2cam {INVERTED}')
     check('lidar2ego', record.lidar2ego)
     check('ego2global', record.ego2global)
     for name, camera in record.cameras.items():

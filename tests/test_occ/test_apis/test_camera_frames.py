@@ -2,11 +2,13 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from projects.occ.apis.camera_frames import CameraFrame, read_frames
+from projects.occ.image_files import decode_image
 
 K = np.array([[100.0, 0, 50], [0, 100, 30], [0, 0, 1]])
 
@@ -205,3 +207,25 @@ def test_hostile_values_are_one_sentence(tmp_path, changes):
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         CameraFrame.parse(dict(good, **changes), tmp_path)
     assert len(str(caught.value)) < 1000 and 'projects' in str(caught.traceback[-1].path)
+
+
+def test_extrinsics_the_wrong_way_round_are_named():
+    ahead = np.array([[0.0, -1, 0, 0], [0, 0, -1, 1.5], [1, 0, 0, -0.5], [0, 0, 0, 1]])
+    left = np.array([[1.0, 0, 0, 0], [0, 0, -1, 1.5], [0, 1, 0, -0.5], [0, 0, 0, 1]])
+    ref2cam = np.stack([ahead, left])
+    parsed = CameraFrame.parse(frame(cam2ref=np.linalg.inv(ref2cam)))
+    np.testing.assert_allclose(parsed.ref2cam, ref2cam, atol=1e-12)
+    with pytest.raises(ValueError, match='cam2ref is inverted.*belong under ref2cam'):
+        CameraFrame.parse(frame(cam2ref=ref2cam))
+    with pytest.raises(ValueError, match='ref2cam is inverted.*belong under cam2ref'):
+        CameraFrame.parse(frame(cam2ref=None, ref2cam=np.linalg.inv(ref2cam)))
+
+
+@pytest.mark.parametrize('value', [4000, 60000])
+def test_images_of_more_than_eight_bits_are_refused_as_files_and_as_arrays(tmp_path, value):
+    # 12 bits are stored in 16
+    cv2.imwrite(str(tmp_path / 'deep.png'), np.full((60, 100, 3), value, np.uint16))
+    with pytest.raises(ValueError, match='more than 8 bits'):
+        decode_image((tmp_path / 'deep.png').read_bytes())
+    with pytest.raises(ValueError, match=r'0\.\.255'):
+        CameraFrame.parse(frame(images=[np.full((60, 100, 3), value, np.uint16)] * 2))

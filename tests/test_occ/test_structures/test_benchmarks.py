@@ -64,3 +64,11 @@ def test_width_of_the_gaussians_is_the_published_one_and_follows_the_voxels():
     grid = BENCHMARKS['occ3d'].grid
     coarse = replace(grid, voxel_size=0.8, shape=(100, 100, 8))
     assert BENCHMARKS['occ3d'].gaussian_scale(coarse) == 0.54
+
+
+def test_both_releases_of_sscbench_are_known():
+    bench = get_benchmark('sscbench-kitti360')
+    assert bench.frame_counts('train') == (8487, 8483) and bench.frame_counts('test') == (2566, 2165)
+    assert bench.frame_counts('val') == (1812,) and get_benchmark('occ3d').frame_counts('val') == (6019,)
+    assert bench.incomparable(2566) == '' and 'call final' in bench.incomparable(2165)
+    assert bench.incomparable(17) == '17 of 2566 test frames' and get_benchmark('occ3d').incomparable(6019) == ''

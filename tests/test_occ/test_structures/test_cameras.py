@@ -1,10 +1,13 @@
+import math
 import pickle
 from dataclasses import fields
 
 import pytest
 import torch
 
+from projects.gaussrender import CameraBatch
 from projects.occ.structures import Cameras
+from projects.occ.structures.cameras import looks_inverted
 
 
 def make(batch=2, views=3, dtype=torch.float64, **changes):
@@ -130,3 +133,34 @@ def test_good_cameras_pass():
     assert cameras.checked() is cameras
     skewed = make(K=torch.tensor([[2.0, 0.5, 1], [0, 2, 1], [0, 0, 1]]).repeat(2, 3, 1, 1))
     assert skewed.checked(skew=True) is skewed
+
+
+def rig(yaws, pitch=0.0):
+    """Reference frame (x ahead, y left, z up) -> cameras that look along these directions (radians), 1.5 m up."""
+    matrices = []
+    for yaw in yaws:
+        ahead = torch.tensor([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), -math.sin(pitch)])
+        right = torch.tensor([math.sin(yaw), -math.cos(yaw), 0.0])
+        rotation = torch.stack([right, torch.linalg.cross(ahead, right), ahead])
+        matrix = torch.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ torch.tensor([0.5, 0.0, 1.5])
+        matrices.append(matrix)
+    return torch.stack(matrices).double()[None]
+
+
+@pytest.mark.parametrize('yaws', [[0.0], [0.0, 1.0, 2.1, -1.0, 3.1], [0.3, -0.3], [-math.pi / 2]])
+@pytest.mark.parametrize('pitch', [0.0, 0.3, -0.1])
+def test_inverted_rigs_are_refused(yaws, pitch):
+    ref2cam = rig(yaws, pitch)
+    views = len(yaws)
+    good = make(1, views, ref2cam=ref2cam)
+    assert good.checked() is good
+    inverted = torch.linalg.inv(ref2cam)
+    # a camera that looks to the right is upright either way
+    if yaws != [-math.pi / 2]:
+        with pytest.raises(ValueError, match='ref2cam is inverted'):
+            make(1, views, ref2cam=inverted).checked()
+        with pytest.raises(ValueError, match='ref2cam is inverted'):
+            CameraBatch(inverted, good.K, 16, 12)
+    down = rig([0.0], math.pi / 2 - 1e-3)  # from above
+    assert not looks_inverted(down) and not looks_inverted(torch.linalg.inv(down).numpy())

@@ -22,16 +22,17 @@ class LoadOccLabels(BaseTransform):
     masks of ``.npz`` files, ``mask_lidar`` and ``mask_camera`` (X, Y, Z) bool.
 
     Args:
-        masks: Masks that an ``.npz`` file must hold and that are loaded; ``()`` for labels without.
+        masks: Masks that an ``.npz`` file must hold and that are loaded; ``()`` for none. None: those of the benchmark of the
+            data set (``label_masks``), or where it belongs to none, those that the file has.
         backend_args: Arguments of mmengine's file backend.
     """
 
     reads = 'label'
 
-    def __init__(self, masks: Sequence[str] = MASK_KEYS, backend_args: dict | None = None) -> None:
-        if not set(masks) <= set(MASK_KEYS):
+    def __init__(self, masks: Sequence[str] | None = None, backend_args: dict | None = None) -> None:
+        if masks is not None and not set(masks) <= set(MASK_KEYS):
             raise ValueError(f'{type(self).__name__}.masks must be among {MASK_KEYS}, got {tuple(masks)}')
-        self.masks = tuple(masks)
+        self.masks = None if masks is None else tuple(masks)
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
@@ -48,7 +49,8 @@ class LoadOccLabels(BaseTransform):
                 "dataset.data_root + dataset.data_prefix['occ'] has no <scene>/<token> for it; correct the prefix or "
                 'take an annotation file with scene names (docs/datasets.md, "Folders")'
             )
-        options = dict(masks=self.masks, backend_args=self.backend_args)
+        required = results.get('label_masks', MASK_KEYS) if self.masks is None else self.masks
+        options = dict(masks=required, backend_args=self.backend_args)
         labels, masks = read_label(results['occ_path'], results['grid'], what, _REMEDY, **options)
         results.update(masks, gt_occ=labels)
         return results

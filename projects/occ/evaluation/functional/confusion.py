@@ -102,10 +102,10 @@ def summarize_confusion(hist: Array, free_index: int, absent: str = 'exclude') -
             splits all four agree to nine digits.
 
     Returns:
-        dict: ``mIoU`` (mean over all classes but free), ``IoU``, ``mIoU_with_free``, ``precision`` and ``recall`` (geometric),
-        all float and NaN where nothing is left to average; ``per_class`` (C,) float64, NaN = left out; ``num_averaged``, the
-        number of classes in ``mIoU``. Precision is 0 if nothing was predicted occupied; without a true occupied voxel recall
-        follows ``absent`` like IoU.
+        dict: ``mIoU`` (mean over all classes but free), ``IoU``, ``mIoU_with_free``, ``precision`` and
+        ``recall`` (geometric), all float and NaN where nothing is left to average; ``per_class`` (C,) float64, NaN = left out;
+        ``num_averaged``, the number of classes in ``mIoU``. Precision is 0 if nothing was predicted occupied; without a true
+        occupied voxel recall follows ``absent`` like IoU.
 
     Raises:
         ValueError: If the matrix is not square, ``free_index`` is not one of its classes or the policy is unknown.
