@@ -36,6 +36,8 @@ CONFIGS = 'configs/debug/*_tiny_synthetic-*.py'
 # data root of the configs -> options of create_data.py synthetic
 DATA = {
     'data/synthetic/': '--format both --preset tiny --image-size 200x112 --scenes-train 24 --scenes-val 4 --frames 4 --seed 0',
+    'data/synthetic_sweeps/': '--format occ3d --frames 6 --scenes-train 32 --scenes-val 8 --camera-sweeps 1 --image-classes '
+    '--seed 3',
     'data/synthetic-kitti360/': '--format sscbench-kitti360 --preset tiny --seed 0',
     'data/synthetic_ddad/': '--format ddad --image-size 192x120 --frames 8 --seed 0',
 }

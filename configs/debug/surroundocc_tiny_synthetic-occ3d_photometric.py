@@ -1,7 +1,7 @@
 """A small SurroundOcc on generated streets, from neighbouring images with given poses and class maps; trains on a CPU.
 
-python tools/create_data.py synthetic --format both --preset tiny --image-size 200x112 --camera-sweeps 1 --image-classes \\
-    --out data/synthetic
+python tools/create_data.py synthetic --format occ3d --frames 6 --scenes-train 32 --scenes-val 8 --camera-sweeps 1 \\
+    --image-classes --seed 3 --out data/synthetic_sweeps
 """
 
 _base_ = [
@@ -12,6 +12,7 @@ _base_ = [
     '../_base_/schedules/adamw_10e_tiny.py',
 ]
 
+data_root = 'data/synthetic_sweeps/'
 size = [112, 200]  # height and width of the network's images
 train_pipeline = [
     dict(type='LoadMultiViewImages'),
@@ -29,6 +30,7 @@ model = dict(grid=_base_.grid, occ_head=dict(loss_occ=None), aggregator=aggregat
 train_dataloader = dict(
     batch_size=2,
     dataset=dict(
+        data_root=data_root,
         frames=[0, -1, 1],
         neighbours='sweeps',
         missing_frames='skip',
@@ -36,4 +38,6 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
 default_hooks = dict(logger=dict(interval=10))
