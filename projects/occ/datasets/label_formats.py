@@ -7,7 +7,7 @@
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from projects.occ.structures.masks import MASK_KEYS
 from .kitti360_labels import map_raw_labels
 
 _REMEDY = 'copy the label again from the release of the benchmark'
+LABEL_KEYS, PREDICTION_KEYS = ('semantics',), ('pred', 'arr_0')
 Labels = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
@@ -69,7 +70,8 @@ def read_label(
             problem = f'raw ids are those of SSCBench-KITTI-360 with {len(KITTI360_CLASSES) + 1} classes, the grid has others'
             raise LabelError(f"{what}: '{path}'", [('label-class', problem)])
         return read_raw_label(path, grid.shape, what, remedy, invalid, backend_args), {}
-    arrays = load_arrays(path, what, remedy, backend_args, ('semantics', *(MASK_KEYS if masks is None else masks)))
+    wanted = (*LABEL_KEYS, *PREDICTION_KEYS, *(MASK_KEYS if masks is None else masks))
+    arrays = load_arrays(path, what, remedy, backend_args, wanted)
     if masks is None:
         masks = [name for name in MASK_KEYS if name in arrays]
     return labels_from_arrays(arrays, grid, f"{what}: '{path}'", masks if suffix == '.npz' else ())
@@ -79,11 +81,21 @@ def labels_from_arrays(arrays: Mapping[str, np.ndarray], grid: VoxelGrid, origin
     """Labels and masks from the arrays of a file, see :func:`read_label`.
 
     Raises:
-        LabelError: If they do not fit ``grid``; ``origin`` is named.
+        LabelError: If they do not fit ``grid``, or a prediction lies beside them; ``origin`` is named.
     """
+    if problem := label_and_prediction(arrays):
+        raise LabelError(origin, [('label-array', problem)])
     if '' in arrays and arrays[''].ndim == 2:
         return read_rows(arrays[''], grid, origin), {}
     return read_dense(arrays, grid, origin, '' if '' in arrays else 'semantics', masks)
+
+
+def label_and_prediction(names: Iterable[str]) -> str:
+    """What is wrong with a file of these arrays that one reader would take for a label and another for a prediction, or ''."""
+    found = [name for name in names if name in (*LABEL_KEYS, *PREDICTION_KEYS)]
+    if set(found) & set(LABEL_KEYS) and set(found) & set(PREDICTION_KEYS):
+        return f'it holds a label and a prediction ({sorted(found)}); keep one of them'
+    return ''
 
 
 def read_dense(

@@ -13,10 +13,17 @@ from projects.occ.structures.masks import MASK_KEYS
 from projects.occ.structures.voxel_grid import STORED_FIELDS
 
 from .kitti360_labels import SSCBENCH_SHAPE
-from .label_formats import LabelError, read_dense, read_label, read_raw_label, read_rows
+from .label_formats import (
+    LABEL_KEYS,
+    PREDICTION_KEYS,
+    LabelError,
+    label_and_prediction,
+    read_dense,
+    read_label,
+    read_raw_label,
+    read_rows,
+)
 
-LABEL_KEYS = ('semantics',)
-PREDICTION_KEYS = ('pred', 'arr_0')
 _OTHER_VOLUMES = (*MASK_KEYS, 'mask', 'invalid')
 OWN_GRID = 'of the file'
 FORMATS = (
@@ -181,8 +188,8 @@ def _key(arrays: Mapping[str, np.ndarray], keys: tuple[str, ...], origin: str) -
     """Name of the array of class ids: one of ``keys``, or that of an only volume."""
     volumes = [name for name, array in arrays.items() if array.ndim == 3 and name not in _OTHER_VOLUMES]
     found = [key for key in (*keys, '') if key in arrays] or (volumes if len(volumes) == 1 else [])
-    if set(found) & set(LABEL_KEYS) and set(found) & set(PREDICTION_KEYS):
-        raise ValueError(f'{origin}: it holds a label and a prediction ({found}); keep one of them')
+    if problem := label_and_prediction(found):
+        raise ValueError(f'{origin}: {problem}')
     if not found:
         raise ValueError(f'{origin}: expected one of the keys {keys}, found {list(arrays)}')
     return found[0]

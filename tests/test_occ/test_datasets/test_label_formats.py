@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from projects.occ.datasets.label_formats import LabelError, read_dense, read_label, read_raw_label, read_rows
+from projects.occ.datasets.label_volumes import read_label_volume, read_prediction
 from projects.occ.structures import VoxelGrid
 from projects.occ.structures.benchmark_classes import KITTI360_CLASSES
+from projects.preparation.check_files import check_label
 
 SHAPE = (4, 3, 2)
 SEQUENCE = '2013_05_28_drive_0004_sync'
@@ -180,3 +182,25 @@ def test_raw_ids_need_the_classes_of_sscbench(raw, grid):
         read_label(path, other)
     path.with_suffix('.invalid').unlink()
     assert read_label(path, grid, invalid=False)[0].max() == 13
+
+
+@pytest.mark.parametrize('key', ['pred', 'arr_0'])
+def test_a_label_beside_a_prediction_is_refused_by_every_reader(tmp_path, key):
+    grid = VoxelGrid((0, 0, 0, 4, 3, 2), 1.0, SHAPE, 'lidar', 0, class_names=('empty', 'car'))
+    zeros, ones = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
+    path = tmp_path / 'two.npz'
+    np.savez(path, semantics=zeros, mask_camera=ones, mask_lidar=ones)
+    readers = dict(
+        label=lambda: read_label(path, grid),
+        prediction=lambda: read_prediction(path, grid),
+        picture=lambda: read_label_volume(path, dict(small=grid)),
+        check=lambda: check_label(path, grid),
+    )
+    assert [finding.kind for finding in readers['check']()[0]] == ['label-empty']
+    np.testing.assert_array_equal(readers['label']()[0], zeros)
+    np.savez(path, **{key: ones}, semantics=zeros, mask_camera=ones, mask_lidar=ones)
+    for name in ('label', 'prediction', 'picture'):
+        with pytest.raises(ValueError, match=rf"two.npz.*'{key}'.*'semantics'"):
+            readers[name]()
+    (finding,) = readers['check']()[0]
+    assert finding.kind == 'label-array' and key in finding.message
