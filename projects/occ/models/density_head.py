@@ -106,7 +106,8 @@ class DensityBranches:
             return logits.argmax(1)
         if self.rule == 'threshold' and self.threshold is None:
             raise ValueError(
-                'occ_head.threshold is None: which density is occupied? Find it on a validation set, or set the published 8.5'
+                'occ_head.threshold is None: which density is occupied? Find it with tools/calibrate_threshold.py, or set the '
+                'published 8.5'
             )
         occupied = torch.tensor(self.grid.semantic_classes, device=density.device)
         best = occupied[logits[:, occupied].argmax(1)]
