@@ -1,5 +1,7 @@
 """LiDAR rays of generated streets, through the real loaders: they start at cameras and end on voxels of their class."""
 
+import json
+import pickle
 import random
 
 import numpy as np
@@ -10,10 +12,12 @@ from mmengine.dataset import pseudo_collate
 from rays_of_streets import dataset_of, ends_of, shares_on_the_label
 
 import projects.rendering.registered_parts  # noqa: F401  registers the parts
-from projects.occ.datasets import LoadMultiViewImages
+from projects.occ.datasets import LoadMultiViewImages, SSCBenchKITTI360Dataset
+from projects.occ.datasets.safe_pickle import load_numpy_pickle
 from projects.occ.datasets.transforms import (
     LoadLidarRays,
     LoadOccLabels,
+    LoadSSCBenchLabels,
     PackOccInputs,
     RandomFlipScene,
     RandomMirrorGrid,
@@ -249,3 +253,49 @@ def test_bad_input(raw_root, tmp_path):
         dataset_of(raw_root, 'occ3d', lidar_frames=(1, 1))
     with pytest.raises(ValueError, match='lidar_frames are key frames'):
         dataset_of(raw_root, 'occ3d', lidar_frames=(1,), neighbours='sweeps')
+
+
+def test_kitti360_takes_classes_from_the_labels_of_its_frames(tmp_path_factory, create_data_main):
+    root = tmp_path_factory.mktemp('kitti')
+    size = ('--scenes-train', '1', '--scenes-val', '1', '--frames', '2', '--seed', '3', '--workers', '1')
+    assert create_data_main(['synthetic', '--format', 'sscbench-kitti360', '--out', str(root), *size]) == 0
+    config = json.loads((root / 'synthetic.json').read_text())['config']
+    dataset = SSCBenchKITTI360Dataset(
+        grid=config['grids']['sscbench-kitti360'],
+        data_root=str(root),
+        data_prefix=dict(pts='data_3d_raw'),
+        calibration='calibration',
+        poses='poses',
+        sequences=[4],
+        lidar_frames=(-1, 1),
+    )
+    settings = dict(num_rays=10**6, balance='sample', point_classes='voxels', point_dims=4)
+    info = LoadSSCBenchLabels()(LoadMultiViewImages()(dataset.get_data_info(0)))
+    results = LoadLidarRays(**settings)(info)
+    rays = results['rays']
+    assert set(np.unique(rays['frame'])) == {0, 1} and 0 not in rays['labels']
+    # the class of a point of the key frame is that of its voxel
+    occupied, same = shares_on_the_label(results, rays['frame'] == 0)
+    assert occupied == 1 and same > 0.999
+    occupied, same = shares_on_the_label(results, rays['frame'] == 1)
+    # voxels of 0.5 m seen from half a second later
+    assert occupied > 0.85 and same > 0.75
+    with pytest.raises(ValueError, match=r"class_counts.*'sample'"):
+        LoadLidarRays(**dict(settings, balance='data_set'))(dict(info))
+    with pytest.raises(ValueError, match=r'lidar_frames=\(1,\) needs the poses'):
+        SSCBenchKITTI360Dataset(grid=dataset.grid, data_root=str(root), sequences=[4], lidar_frames=(1,))
+
+
+def test_a_source_without_poses_or_neighbours_is_one_sentence(raw_root, tmp_path):
+    content = load_numpy_pickle(str(raw_root / 'occ_infos_train.pkl'))
+    for info in content['data_list']:
+        info['ego2global'] = np.full((4, 4), np.nan)
+    (tmp_path / 'poseless.pkl').write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=r'ego2global.*lidar_frames'):
+        dataset_of(raw_root, 'occ3d', lidar_frames=(1,), ann_file=str(tmp_path / 'poseless.pkl'))
+    for info in content['data_list']:
+        for key in ('prev', 'next', 'scene_name', 'scene_token'):
+            info.pop(key, None)
+    (tmp_path / 'alone.pkl').write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match='neither their neighbours'):
+        dataset_of(raw_root, 'occ3d', lidar_frames=(1,), ann_file=str(tmp_path / 'alone.pkl'))

@@ -136,9 +136,10 @@ class SSCBenchKITTI360Dataset(FrameDataset):
 
     def load_data_list(self) -> list[dict]:
         """Lists the frames of the split and looks at a few of their files."""
-        if self.poses is None and len(self.frames) > 1:
+        if self.poses is None and (len(self.frames) > 1 or self.lidar_frames):
+            which = f'frames={self.frames}' if len(self.frames) > 1 else f'lidar_frames={self.lidar_frames}'
             raise ValueError(
-                f'dataset.frames={self.frames} needs the poses of the drives: make them with tools/create_data.py '
+                f'dataset.{which} needs the poses of the drives: make them with tools/create_data.py '
                 f"sscbench-kitti360 --kitti360 and set dataset.poses='poses' ({_HOW})"
             )
         if self.calibration is None:
