@@ -26,6 +26,8 @@ from projects.occ.structures import VoxelGrid  # noqa: E402
 
 # number of cameras -> width and height of the photographs of such rigs: nuScenes, KITTI-360
 PHOTOGRAPHS = {6: (1600, 900), 1: (1408, 376)}
+# half a second at 14 km/h
+METRES_BETWEEN_FRAMES = 2.0
 # parts that can recompute instead of keep, by the option with_cp; of the necks only that of Symphonies can
 CHECKPOINTING = ('img_backbone', 'img_neck', 'view_encoder', 'occ_head', 'aggregator.gaussians')
 
@@ -70,6 +72,12 @@ def street(grid: VoxelGrid, ground: float, rng: np.random.Generator) -> np.ndarr
     return labels
 
 
+def number_of_cameras(cfg: Any) -> int:
+    """Of the rig that a config is for: what its view encoder says, else one for KITTI-360 and six for nuScenes."""
+    said = (cfg.model.get('view_encoder') or {}).get('num_cams')
+    return said or (1 if 'KITTI' in cfg.train_dataloader.dataset.type else 6)
+
+
 def made_up_frame(cfg: Any, seed: int = 0) -> dict:
     """One frame as the training pipeline of a config packs it: ``inputs`` and ``data_samples``.
 
@@ -82,8 +90,7 @@ def made_up_frame(cfg: Any, seed: int = 0) -> dict:
     rng = np.random.default_rng(seed)
     dataset = cfg.train_dataloader.dataset
     grid = VoxelGrid.build(cfg.model.grid)
-    encoder = cfg.model.get('view_encoder') or {}
-    count = encoder.get('num_cams', 1)
+    count = number_of_cameras(cfg)
     width, height = PHOTOGRAPHS.get(count, PHOTOGRAPHS[6])
     for step in dataset.pipeline:
         if step.type == 'ResizeCropFlipImages':
@@ -92,8 +99,15 @@ def made_up_frame(cfg: Any, seed: int = 0) -> dict:
             width, height = step.final_wh[0], max(round(factor * height), step.final_wh[1])
     ego = grid.frame == 'ego'
     ref2cam, cam2img = ring_of_cameras(count, (width, height), height=1.6 if ego else -0.2)
+    offsets = np.repeat(dataset.get('frames') or [0], count)
+    key2ego = np.eye(4)
+    ref2cam, cam2img = np.tile(ref2cam, (len(offsets) // count, 1, 1)), np.tile(cam2img, (len(offsets) // count, 1, 1))
+    for matrix, offset in zip(ref2cam, offsets):
+        key2ego[0, 3] = -offset * METRES_BETWEEN_FRAMES
+        matrix[:] = matrix @ key2ego
     ref2img = ref2cam.copy()
     ref2img[:, :3] = cam2img @ ref2cam[:, :3]
+    count = len(offsets)
     sizes = np.tile(np.array([width, height], dtype=np.float64), (count, 1))
     frame = dict(
         grid=grid,
@@ -111,7 +125,7 @@ def made_up_frame(cfg: Any, seed: int = 0) -> dict:
         frame_idx=0,
         lidar_path='',
         sample_idx=0,
-        frame=np.zeros(count, dtype=np.int64),
+        frame=offsets,
         view_missing=np.zeros(count, dtype=bool),
         warp=np.tile(np.eye(3), (count, 1, 1)),
     )

@@ -61,6 +61,18 @@ def test_frames_have_the_size_of_the_benchmark(repo_root, name):
     assert x == pytest.approx(images[3] / 2, abs=1) and y == pytest.approx(images[2] / 2, abs=5)
 
 
+def test_earlier_frames_were_taken_before(repo_root):
+    cfg = Config.fromfile(repo_root / 'configs/debug/bevdet_tiny_synthetic-occ3d.py')
+    frame = measured_step.made_up_frame(cfg)
+    cameras = frame['inputs']['cameras']
+    assert cameras.frame.tolist() == 6 * [0] + 6 * [-1] + 6 * [-2] and frame['inputs']['img'].shape[0] == 18
+    places = np.linalg.inv(cameras.ref2cam[0].numpy())[:, :3, 3]
+    np.testing.assert_allclose(places[6:12] - places[:6], [[-2.0, 0, 0]] * 6, atol=1e-9)
+    request = dict(REQUEST, config='configs/debug/bevdet_tiny_synthetic-occ3d_gaussrender.py', warmup=0, checkpointing=False)
+    losses = measured_step.run_steps(request)['losses']
+    assert losses['loss_lss_depth'] > 0 and losses['loss_render_cam_sem'] > 0
+
+
 def test_a_loading_step_without_stand_in_is_refused(repo_root):
     cfg = Config.fromfile(repo_root / SMALL)
     cfg.train_dataloader.dataset.pipeline.insert(0, ConfigDict(type='LoadRadar'))
