@@ -19,7 +19,7 @@ class Refinement:
     Attributes:
         logits: (B, C, X, Y, Z), without gradient.
         losses: Sum of the rendered terms before each step.
-        seconds: That it took.
+        seconds: That it took, without watching.
     """
 
     logits: Tensor
@@ -47,7 +47,7 @@ def refine_logits(
         rate: Of Adam, in logits.
         anchor: Weight of the Kullback-Leibler divergence from the given probabilities, mean over the voxels; keeps what no ray
             tells anything about.
-        seconds: Stop after this time; None: only after ``steps``.
+        seconds: Stop after this time, watching not counted; None: only after ``steps``.
         watch: Called with the number of the step and the logits before it, and once at the end.
 
     Raises:
@@ -65,7 +65,9 @@ def refine_logits(
     losses: list[float] = []
     for step in range(steps):
         if watch is not None:
+            begin = time.monotonic()
             watch(step, moved.detach())
+            start += time.monotonic() - begin
         terms = sum(supervision.loss(OccPrediction([moved]), batch).values())
         losses.append(terms.item())
         if not torch.isfinite(terms):
@@ -77,6 +79,7 @@ def refine_logits(
         optimizer.step()
         if seconds is not None and time.monotonic() - start > seconds:
             break
+    took = time.monotonic() - start
     if watch is not None:
         watch(len(losses), moved.detach())
-    return Refinement(moved.detach(), losses, time.monotonic() - start)
+    return Refinement(moved.detach(), losses, took)

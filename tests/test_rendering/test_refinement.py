@@ -1,5 +1,7 @@
 """Refinement of logits by rays: a wall that is moved, what no ray tells, limits of time and steps, refusals."""
 
+import time
+
 import pytest
 import torch
 
@@ -86,5 +88,7 @@ def test_limits_and_what_is_watched():
     assert torch.equal(seen[3][1], found.logits)
     assert len(refine_logits(given, batch(8.0), supervision(), steps=50, seconds=0.0).losses) == 1
     assert torch.equal(refine_logits(given, batch(8.0), supervision(), steps=0).logits, given)
+    slow = refine_logits(given, batch(8.0), queries(), steps=4, seconds=5.0, watch=lambda step, logits: time.sleep(2))
+    assert len(slow.losses) == 4 and slow.seconds < 5
     with pytest.raises(ValueError, match='rate'):
         refine_logits(given, batch(8.0), supervision(), rate=0)
