@@ -23,6 +23,7 @@ from projects.occ.datasets.transforms import (
     RandomMirrorGrid,
     ReferenceAtCameraTime,
 )
+from projects.occ.datasets.transforms import lidar_rays as module
 from projects.occ.models.data_preprocessor import OccDataPreprocessor
 from projects.occ.structures import OccPrediction
 
@@ -196,16 +197,22 @@ def test_a_batch_of_two_is_supervised_as_two_singles(raw_root):
         torch.testing.assert_close(value, (found[1][name] + found[2][name]) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_without_point_classes_there_is_depth_alone(raw_root, caplog):
+def test_without_point_classes_there_is_depth_alone_and_it_is_said_once(raw_root, monkeypatch):
+    said = []
+    monkeypatch.setattr(module, 'print_log', lambda sentence, **_: said.append(sentence))
     dataset = dataset_of(raw_root, 'occ3d')
     info = LoadMultiViewImages()(dataset.get_data_info(0))
     with_classes = load(dataset, num_rays=10**6)['rays']
+    # more rays asked for than there are
+    assert len(said) == 1 and f'{len(with_classes["depth"])} rays' in said[0] and 'num_rays=1000000' in said[0]
     for scan in info['lidar_frames']:
         scan['lidarseg_path'] = ''
-    transform = LoadLidarRays(num_rays=10**6)
-    with caplog.at_level('WARNING'):
-        rays = [transform(dict(info))['rays'] for _ in range(2)]
-    assert (rays[0]['labels'] == 255).all() and np.array_equal(rays[0]['depth'], with_classes['depth'])
+    transform = LoadLidarRays(num_rays=100)
+    rays = [transform(dict(info))['rays'] for _ in range(2)]
+    assert all((drawn['labels'] == 255).all() and len(drawn['depth']) == 100 for drawn in rays)
+    assert len(said) == 2 and 'nuScenes-lidarseg' in said[1] and 'depth alone' in said[1]
+    every = LoadLidarRays(num_rays=10**6, point_classes='none')(dict(info))['rays']
+    assert np.array_equal(every['depth'], with_classes['depth']) and len(said) == 3
 
 
 def test_class_maps_take_the_place_of_point_classes(raw_root, tmp_path):
