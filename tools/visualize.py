@@ -49,7 +49,7 @@ from projects.occ.visualization import (  # noqa: E402
 )
 from projects.occ.visualization.camera_path import OVERVIEW  # noqa: E402
 from projects.occ.visualization.figure_layout import write_png  # noqa: E402
-from projects.occ.visualization.figures import depth_scale  # noqa: E402
+from projects.occ.visualization.figures import depth_scale, stack_views  # noqa: E402
 from projects.occ.visualization.occ_visualizer import original_images  # noqa: E402
 from projects.occ.visualization.scene_html import sample_frame  # noqa: E402
 from projects.occ.visualization.video_files import VIDEO_KINDS  # noqa: E402
@@ -376,7 +376,7 @@ def splat_maps(model: nn.Module, prediction: OccPrediction, batch: OccBatch) -> 
                 depth = torch.where(covered, scene.cam_depth[0, 0] / scene.cam_alpha[0, 0], 0)
                 maps[kind][1].append(depth.cpu().numpy())
                 bev[kind] = scene.bev_sem[0].argmax(-1).cpu().numpy()
-    stacked = {kind: [np.stack(part) if part else None for part in parts] for kind, parts in maps.items()}
+    stacked = {kind: [stack_views(part) if part else None for part in parts] for kind, parts in maps.items()}
     return RenderedMaps(
         gt_classes=stacked['gt'][0],
         pred_classes=stacked['pred'][0],

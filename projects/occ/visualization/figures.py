@@ -46,7 +46,7 @@ class RenderedMaps:
     """Maps of one frame rendered into its cameras and from above; arrays of a kind that was not rendered are None.
 
     Attributes:
-        gt_classes: (N, H, W) class ids of the rendered label; the free id where nothing is.
+        gt_classes: (N, H, W), or N arrays (H, W) of different sizes: class ids of the rendered label, or free.
         pred_classes: The same of the prediction.
         gt_depth: (N, H, W) metres, 0 where nothing is.
         pred_depth: The same of the prediction.
@@ -55,13 +55,18 @@ class RenderedMaps:
         how: How they were rendered, for the title.
     """
 
-    gt_classes: np.ndarray | None = None
-    pred_classes: np.ndarray | None = None
-    gt_depth: np.ndarray | None = None
-    pred_depth: np.ndarray | None = None
+    gt_classes: Sequence[np.ndarray] | None = None
+    pred_classes: Sequence[np.ndarray] | None = None
+    gt_depth: Sequence[np.ndarray] | None = None
+    pred_depth: Sequence[np.ndarray] | None = None
     gt_bev: np.ndarray | None = None
     pred_bev: np.ndarray | None = None
     how: str = 'rendered'
+
+
+def stack_views(views: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Maps (H, W) of N views as one array (N, H, W), or as a list where cameras have different sizes."""
+    return np.stack(views) if len({view.shape for view in views}) == 1 else list(views)
 
 
 def camera_figure(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..structures import OccDataSample
-from .figures import RenderedMaps
+from .figures import RenderedMaps, stack_views
 from .view_cameras import project_matrix, scale_image
 from .voxel_painter import VoxelPainter
 
@@ -39,6 +39,6 @@ def cast_maps(
                 painter.camera(labels, matrix, int(w), int(h), samples=1)
                 for matrix, (w, h) in zip(matrices, sizes, strict=True)
             ]
-            maps[f'{kind}_classes'] = np.stack([view.labels for view in views])
-            maps[f'{kind}_depth'] = np.stack([view.depth for view in views])
+            maps[f'{kind}_classes'] = stack_views([view.labels for view in views])
+            maps[f'{kind}_depth'] = stack_views([view.depth for view in views])
     return RenderedMaps(**maps, how='one ray per pixel cast at the voxels')

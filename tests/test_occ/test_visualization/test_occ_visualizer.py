@@ -202,3 +202,27 @@ def test_every_process_knows_the_grid_and_writes_files_but_only_one_fills_the_ba
     assert (tmp_path / 'abc_scene.png').is_file()
     visualizer.add_datasample('abc', None, sample)
     assert not list((tmp_path / 'vis').rglob('*.png'))
+
+
+@pytest.mark.parametrize('width', [None, 48])
+def test_maps_and_pages_of_cameras_of_different_sizes(sample, tmp_path, width):
+    path = tmp_path / 'CAM_NARROW.png'
+    Image.fromarray(np.full((60, 40, 3), 90, np.uint8)).save(path)
+    narrow = np.array([[40.0, 0, 20], [0, 40, 30], [0, 0, 1]])
+    sample.set_metainfo(
+        dict(
+            ref2cam=np.stack([sample.ref2cam[0]] * 2),
+            cam2img=np.stack([sample.cam2img[0], narrow]),
+            ori_img_wh=np.array([[96.0, 54.0], [40.0, 60.0]]),
+            cam_names=['CAM_FRONT', 'CAM_NARROW'],
+            img_paths=[*sample.img_paths, str(path)],
+        )
+    )
+    visualizer = OccVisualizer(name=f'sizes{width}', grid=GRID, panel_widths=SMALL)
+    maps = cast_maps(sample, visualizer.painter, width)
+    shapes = [(54, 96), (60, 40)] if width is None else [(27, 48), (72, 48)]
+    assert [view.shape for view in maps.gt_classes] == [view.shape for view in maps.pred_depth] == shapes
+    # the car is seen by both, ahead
+    assert all((view == 0).any() for view in maps.gt_classes)
+    pages = visualizer.figures(sample, rendered=maps)
+    assert set(pages) == {'cameras', 'scene', 'rendered'} and has(pages['rendered'], (0, 150, 245)) > 20

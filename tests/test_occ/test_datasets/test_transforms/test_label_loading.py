@@ -106,3 +106,14 @@ def test_published_occ3d_label(shared_data):
     assert not (camera & ~lidar).any()
     road = np.argwhere(labels == 11)
     assert len(road) == 8433 and (road[:, 2] == 0).all()
+
+
+def test_labels_of_ones_own_need_no_masks_and_keep_those_that_they_have(formats, tmp_path):
+    path = _save_occ3d(tmp_path / 'own.npz', mask_lidar=None)
+    own = dict(_results(formats, path, 'occ3d'), label_masks=None)
+    loaded = LoadOccLabels()(dict(own))
+    assert 'mask_camera' in loaded and 'mask_lidar' not in loaded
+    with pytest.raises(ValueError, match='mask_lidar'):
+        LoadOccLabels()(dict(own, label_masks=('mask_lidar', 'mask_camera')))
+    loaded = LoadOccLabels()(dict(own, occ_path=str(_save_occ3d(tmp_path / 'none.npz', mask_lidar=None, mask_camera=None))))
+    assert not {'mask_camera', 'mask_lidar'} & set(loaded)
