@@ -27,10 +27,10 @@ from tqdm import tqdm  # noqa: E402
 
 from projects.occ.datasets.label_volumes import read_stored_grid  # noqa: E402
 from projects.occ.datasets.scored_frames import (  # noqa: E402
-    FINDERS,
     FrameFiles,
     ScoredFrame,
     any_frames,
+    layout_frames,
     scored_frame,
 )
 from projects.occ.engine.command_line import CfgOptionsAction, read_config, run_tool  # noqa: E402
@@ -140,7 +140,8 @@ def find_frames(args: argparse.Namespace, cfg: Config | None) -> list[ScoredFram
     if cfg is None:
         if not Path(args.gt).is_dir():
             raise OccError(f'folder of labels {args.gt!r} does not exist')
-        frames = FINDERS.get(args.preset, any_frames)(Path(args.gt))
+        gt = Path(args.gt)
+        frames = layout_frames(gt, get_benchmark(args.preset).label_files) if args.preset else any_frames(gt)
         if not frames:
             expected = (
                 get_benchmark(args.preset).label_files if args.preset else '<token>.npz, <token>/labels.npz or <token>.npy'

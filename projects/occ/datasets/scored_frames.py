@@ -1,5 +1,6 @@
 """Frames whose saved predictions are scored against label files, and how both are found and read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,6 @@ from projects.occ.structures.frame_record import size_problem
 
 from .label_formats import read_label
 from .label_volumes import read_prediction
-
-SCALE_SUFFIX = '_1_1.npy'
 
 
 @dataclass
@@ -37,29 +36,33 @@ class ScoredFrame:
     cameras: dict[str, Any] = field(default_factory=dict)
 
 
-def occ3d_frames(gt: Path) -> list[ScoredFrame]:
-    """``[<scene>/]<token>/labels.npz``."""
-    frames = []
-    for path in sorted(gt.rglob('labels.npz')):
-        token, *above = reversed(path.relative_to(gt).parts[:-1])
-        frames.append(scored_frame(token, above[0] if above else '', path))
-    return frames
+def layout_frames(gt: Path, layouts: str) -> list[ScoredFrame]:
+    """Labels that lie as a benchmark says.
+
+    Args:
+        gt: Folder of labels; what it holds may also begin below the first folder of the layout.
+        layouts: ``Benchmark.label_files``: paths with ``<...>`` where names stand, separated by " or "; the first one that has
+            files is taken. The last name is that of the frame; one called ``<frame>`` is a number that its drive makes unique.
+    """
+    for layout in layouts.split(' or '):
+        parts = layout.split('/')
+        pattern = re.sub('<.*?>', '*', '/'.join(parts[1:] or parts))
+        frames = [_frame_of(path, parts, gt) for path in sorted(gt.rglob(pattern))]
+        if frames:
+            return frames
+    return []
 
 
-def surroundocc_frames(gt: Path) -> list[ScoredFrame]:
-    """``<LiDAR file>.npy``; the LiDAR file's name stands for the token."""
-    return [scored_frame(path.name.removesuffix('.npy'), '', path) for path in sorted(gt.rglob('*.npy'))]
-
-
-def sscbench_frames(gt: Path) -> list[ScoredFrame]:
-    """``<drive>/<frame>_1_1.npy``, or else the raw ``<drive>/voxels/<frame>.label``."""
-    paths = {path: path.parent.name for path in sorted(gt.rglob(f'*{SCALE_SUFFIX}'))}
-    paths = paths or {path: path.parent.parent.name for path in sorted(gt.rglob('voxels/*.label'))}
-    frames = []
-    for path, drive in paths.items():
-        number = path.name.removesuffix(SCALE_SUFFIX).removesuffix('.label')
-        frames.append(scored_frame(f'{drive}_{number}', drive, path, f'{drive}/{number}'))
-    return frames
+def _frame_of(path: Path, parts: Sequence[str], gt: Path) -> ScoredFrame:
+    found = path.absolute().parts[-len(parts) :]
+    ends = [(part, *re.split('<.*?>', layout)) for part, layout in zip(found, parts, strict=True) if '<' in layout]
+    name = [part[len(head) : len(part) - len(tail)] for part, head, tail in ends][-1]
+    numbered = '<frame>' in parts[-1]
+    known = len(parts) > 1 and (numbered or len(path.relative_to(gt).parts) >= len(parts))
+    scene = found[0] if known else ''
+    if numbered:
+        return scored_frame(f'{scene}_{name}', scene, path, f'{scene}/{name}')
+    return scored_frame(name, scene, path)
 
 
 def any_frames(gt: Path) -> list[ScoredFrame]:
@@ -76,14 +79,6 @@ def any_frames(gt: Path) -> list[ScoredFrame]:
 
 def scored_frame(token: str, scene: str, label: str | Path, *names: str, **cameras: Any) -> ScoredFrame:
     return ScoredFrame(token, scene, str(label), (token, f'{scene}/{token}', *names), cameras)
-
-
-# how the label files of a benchmark are found and named; others by :func:`any_frames`
-FINDERS = {
-    'occ3d': occ3d_frames,
-    'surroundocc': surroundocc_frames,
-    'sscbench-kitti360': sscbench_frames,
-}
 
 
 class FrameFiles(Dataset):

@@ -22,7 +22,7 @@ class Benchmark:
         mask: Voxels that count besides ``gt != ignore_index``, a key of ``MASK_FIELDS``.
         label_format: ``'dense'`` (X, Y, Z) or ``'rows'`` of voxels that are not free, see ``datasets.label_formats``.
         label_masks: Masks in a label file.
-        label_files: How label files lie in their folder.
+        label_files: How label files lie in their folder; finding them goes by this text, see ``datasets.scored_frames``.
         splits: Number of frames of each split.
         split: The split that published numbers are given for.
         final_splits: Number of frames of splits in a later release, which its maintainers call final; numbers of the two cannot
