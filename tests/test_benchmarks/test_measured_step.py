@@ -16,6 +16,7 @@ import bm_training_options  # noqa: E402
 import measured_step  # noqa: E402
 
 from projects.occ.structures import VoxelGrid  # noqa: E402
+from tools.dev.made_up_frames import made_up_frame  # noqa: E402
 
 SMALL = 'configs/debug/tpvformer_tiny_synthetic-occ3d_gaussrender.py'
 REQUEST = dict(
@@ -43,7 +44,7 @@ def test_a_step_is_measured():
 )
 def test_frames_have_the_size_of_the_benchmark(repo_root, name):
     cfg = Config.fromfile(repo_root / f'configs/{name}.py')
-    frame = measured_step.made_up_frame(cfg)
+    frame = made_up_frame(cfg)
     grid, sample = VoxelGrid.build(cfg.grid), frame['data_samples']
     assert tuple(sample.gt_occ.shape) == grid.shape
     images = (6, 3, 896, 1600) if 'nus' in name else (1, 3, 376, 1408)
@@ -63,7 +64,7 @@ def test_frames_have_the_size_of_the_benchmark(repo_root, name):
 
 def test_earlier_frames_were_taken_before(repo_root):
     cfg = Config.fromfile(repo_root / 'configs/debug/bevdet_tiny_synthetic-occ3d.py')
-    frame = measured_step.made_up_frame(cfg)
+    frame = made_up_frame(cfg)
     cameras = frame['inputs']['cameras']
     assert cameras.frame.tolist() == 6 * [0] + 6 * [-1] + 6 * [-2] and frame['inputs']['img'].shape[0] == 18
     places = np.linalg.inv(cameras.ref2cam[0].numpy())[:, :3, 3]
@@ -77,7 +78,7 @@ def test_a_loading_step_without_stand_in_is_refused(repo_root):
     cfg = Config.fromfile(repo_root / SMALL)
     cfg.train_dataloader.dataset.pipeline.insert(0, ConfigDict(type='LoadRadar'))
     with pytest.raises(ValueError, match='knows no stand-in for LoadRadar'):
-        measured_step.made_up_frame(cfg)
+        made_up_frame(cfg)
 
 
 def test_a_failure_is_a_row(tmp_path, monkeypatch):

@@ -62,6 +62,7 @@ RUN_BY = {
     'fuzz_files': 'test_tools/test_dev/test_fuzz_files.py',
     'infer': 'test_occ/test_apis/test_occ_inferencer.py',
     'model_zoo': 'test_tools/test_model_zoo.py',
+    'profile_model': 'test_tools/test_profile_model.py',
     'real_frame': 'test_occ/test_real_frames.py',
     'real_kitti360_frame': 'test_tools/test_dev/test_real_kitti360_frame.py',
     'refine': 'test_tools/test_refine.py',
