@@ -127,6 +127,7 @@ LEVELS = {
         ('label_sources', 'check_nuscenes', 'check_kitti360', 'check_ddad'),
         ('label_preparation', 'check_synthetic'),
         ('command_line',),
+        ('check_config',),
     ),
     'projects.streets': (
         ('config', 'geometry'),

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from projects.preparation.check_config import add_own_data  # noqa: E402
 from projects.preparation.command_line import add_check, add_workers, label_grid, pixels, tell_findings, whole_number  # noqa: E402
 
 
@@ -429,6 +430,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_synthetic(commands)
     _add_convert(commands)
     _add_make_labels(commands)
+    add_own_data(commands)
     args = parser.parse_args(argv)
     try:
         return args.run(args)
