@@ -213,7 +213,7 @@ class Film:
 
 
 class Scores:
-    """Counts of every frame, by the metrics of the config's test."""
+    """Counts of every frame, by the preset of the config's test; without a preset all voxels count."""
 
     def __init__(self, grid: VoxelGrid, cfg: Config) -> None:
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
