@@ -25,6 +25,7 @@ from tqdm import tqdm  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file, load_weights_strictly  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
+from projects.occ.engine.evaluators import find_evaluator  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation.functional import ThresholdSearch  # noqa: E402
@@ -55,7 +56,7 @@ def calibrate(args: argparse.Namespace) -> None:
         check_writable(Path(args.out).parent, '--out')
     cfg = load_config(args)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
-    metric = voxel_metric(cfg.val_evaluator)
+    metric = METRICS.build(find_evaluator(cfg.val_evaluator, 'OccupancyMetric', 'which says which voxels count'))
     model = MODELS.build(cfg.model)
     if getattr(model.occ_head, 'rule', None) != 'threshold':
         raise OccError(
@@ -90,19 +91,6 @@ def calibrate(args: argparse.Namespace) -> None:
     if args.out:
         source = dict(config=args.config, checkpoint=args.checkpoint, split=args.split, metric=args.metric)
         write_metrics(args.out, dict(scores, threshold=threshold, frames=count), source=source)
-
-
-def voxel_metric(evaluators):
-    """The OccupancyMetric of an evaluator config, built.
-
-    Raises:
-        OccError: If there is none.
-    """
-    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-    found = next((dict(evaluator) for evaluator in evaluators if evaluator.get('type') == 'OccupancyMetric'), None)
-    if found is None:
-        raise OccError('val_evaluator has no OccupancyMetric, which says which voxels count')
-    return METRICS.build(found)
 
 
 def require(sample, name: str):

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from mmdet3d.registry import DATASETS, MODELS  # noqa: E402
+from mmdet3d.registry import DATASETS, METRICS, MODELS  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
@@ -29,11 +29,13 @@ from tqdm import tqdm  # noqa: E402
 
 from projects.occ.atomic_write import write_atomically  # noqa: E402
 from projects.occ.datasets.label_volumes import read_prediction  # noqa: E402
+from projects.occ.datasets.lidar_points import point_dims_of  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
+from projects.occ.engine.evaluators import find_evaluator  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
-from projects.occ.evaluation import OccupancyMetric, RayIoUMetric  # noqa: E402
+from projects.occ.evaluation import RayIoUMetric  # noqa: E402
 from projects.occ.evaluation.functional import (  # noqa: E402
     class_counts,
     mean_iou,
@@ -114,11 +116,16 @@ def test_set(cfg: Config, args: argparse.Namespace):
     """
     config = dict(cfg.test_dataloader.dataset)
     steps = [dict(step) for step in config['pipeline'] if step['type'] != 'LoadLidarRays']
+    # where points and classes come from is a matter of the data, how many rays and of which frames one of this tool
+    own = next((dict(step) for step in config['pipeline'] if step['type'] == 'LoadLidarRays'), {})
+    sources = {key: own[key] for key in ('point_dims', 'point_classes', 'ray_files', 'class_maps') if key in own}
     places = [i for i, step in enumerate(steps) if step['type'] == 'LoadMultiViewImages']
     if not places or steps[-1]['type'] != 'PackOccInputs':
         raise OccError('tools/refine.py needs a test pipeline with LoadMultiViewImages that ends in PackOccInputs')
-    kind = 'files' if args.classes else 'none'
-    rays = dict(type='LoadLidarRays', num_rays=args.rays, balance='none', neighbour_weight=1.0, point_classes=kind)
+    sources = {'point_dims': point_dims_of(config), **sources}
+    if not args.classes:
+        sources = {**sources, 'point_classes': 'none', 'class_maps': None}
+    rays = dict(type='LoadLidarRays', num_rays=args.rays, balance='none', neighbour_weight=1.0, **sources)
     last = max(i for i, step in enumerate(steps) if step['type'] in ('LoadMultiViewImages', 'LoadOccLabels'))
     config['pipeline'] = [*steps[: last + 1], rays, *steps[last + 1 :]]
     config['lidar_frames'] = tuple(args.frames)
@@ -213,16 +220,19 @@ class Film:
 
 
 class Scores:
-    """Counts of every frame, by the preset of the config's test; without a preset all voxels count."""
+    """Counts of every frame, by the OccupancyMetric of the config's test, and of query rays where there are poses of drives.
+
+    Raises:
+        OccError: If the config has no OccupancyMetric.
+    """
 
     def __init__(self, grid: VoxelGrid, cfg: Config) -> None:
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        preset = next((item.get('preset') for item in evaluators if item.get('type') == 'OccupancyMetric'), None)
-        self.voxels = OccupancyMetric(grid, preset=preset)
+        block = find_evaluator(cfg.test_evaluator, 'OccupancyMetric', 'which says which voxels count; add one')
+        self.voxels = METRICS.build({**block, 'grid': grid})
         try:
             self.rays = RayIoUMetric(grid, cfg.test_dataloader.dataset)
-        except ValueError:
-            # the data set has no poses of whole drives
+        except ValueError as error:
+            print(f'no RayIoU: {error}', file=sys.stderr)
             self.rays = None
 
     def add(self, sample: Any, labels: torch.Tensor) -> None:

@@ -12,11 +12,13 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import RUNNERS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
+from projects.occ.datasets.lidar_points import point_dims_of  # noqa: E402
 from projects.occ.engine.bare_model import bare_model  # noqa: E402
 from projects.occ.engine.checkpoint import check_checkpoint_file  # noqa: E402
 from projects.occ.engine.command_line import add_common_arguments, load_config, run_tool  # noqa: E402
 from projects.occ.engine.distributed import prepare_launch  # noqa: E402
 from projects.occ.engine.errors import OccError  # noqa: E402
+from projects.occ.engine.evaluators import as_list, find_evaluator  # noqa: E402
 from projects.occ.engine.file_io import check_writable  # noqa: E402
 from projects.occ.engine.metrics_file import write_metrics  # noqa: E402
 from projects.occ.evaluation.frame_records import FrameRecords  # noqa: E402
@@ -125,14 +127,12 @@ def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
         raise OccError('--image-reduction belongs to --image-metrics and --depth-metrics, which are not given')
     if not (args.ray_iou or args.ray_profile or args.image_metrics or args.depth_metrics):
         return
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    voxels = next((evaluator for evaluator in evaluators if evaluator.get('type') == 'OccupancyMetric'), None)
-    if voxels is None:
-        raise OccError(
-            '--ray-iou, --ray-profile, --depth-metrics and --image-metrics take grid and preset from the OccupancyMetric of '
-            'test_evaluator, but this config has none; write the metrics into test_evaluator (docs/evaluation.md, "Several '
-            'metrics in one run")'
-        )
+    voxels = find_evaluator(
+        cfg.test_evaluator,
+        'OccupancyMetric',
+        'from which --ray-iou, --ray-profile, --depth-metrics and --image-metrics take grid and preset; write the metrics into '
+        'test_evaluator (docs/evaluation.md, "Several metrics in one run")',
+    )
     name, grid = voxels.get('preset'), voxels['grid']
     extra = []
     origins = args.origins or cfg.test_dataloader.dataset
@@ -159,7 +159,7 @@ def add_metrics(cfg: Config, args: argparse.Namespace) -> None:
         extra.append(dict(type='RenderedImageMetric', grid=grid, **images))
     known = {metric['type'] for metric in extra}
     # what the config configures itself gives way to the flag
-    cfg.test_evaluator = [metric for metric in evaluators if metric.get('type') not in known] + extra
+    cfg.test_evaluator = [metric for metric in as_list(cfg.test_evaluator) if metric.get('type') not in known] + extra
 
 
 def load_measured_depth(dataset: dict) -> None:
@@ -173,10 +173,7 @@ def load_measured_depth(dataset: dict) -> None:
         raise OccError('--depth-metrics needs a test pipeline that ends in PackOccInputs; this config has another one')
     *steps, pack = pipeline
     if not any(step['type'] == 'LoadDepthPixels' for step in steps):
-        points = dict(type='LoadDepthPixels')
-        if 'KITTI' in dataset['type']:
-            points['point_dims'] = 4
-        steps.append(points)
+        steps.append(dict(type='LoadDepthPixels', point_dims=point_dims_of(dataset)))
     keys = tuple(pack.get('extra_meta_keys', ()))
     dataset['pipeline'] = [
         *steps,

@@ -174,7 +174,7 @@ def test_projected_voxels_lie_around_the_pixels_that_show_them(items, kitti360_c
             dict(formats=('sscbench-kitti360', 'occ3d')),
             'a vehicle with one camera of its own, so it cannot be generated together',
         ),
-        (dict(legacy_infos=True), 'legacy-infos is for the nuScenes formats; sscbench-kitti360 has no annotation files'),
+        (dict(legacy_infos=True), '--legacy-infos.*sscbench-kitti360 has no annotation files'),
         (dict(scenes_train=1001), 'six digits of a frame .* 1000 scenes of 200 frames, got --scenes-train 1001'),
         (dict(frames=201), 'got --scenes-train 8 --scenes-val 2 --frames 201'),
     ],

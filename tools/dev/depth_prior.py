@@ -21,7 +21,7 @@ from mmdet3d.registry import DATASETS, METRICS  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 from projects.occ.engine.command_line import CfgOptionsAction, read_config, run_tool  # noqa: E402
-from projects.occ.engine.errors import OccError  # noqa: E402
+from projects.occ.engine.evaluators import find_evaluator  # noqa: E402
 
 CELLS = (8, 12)  # rows, columns of the map of a camera
 
@@ -74,10 +74,7 @@ def score(args: argparse.Namespace) -> None:
     """
     cfg = read_config(args)
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    block = next((e for e in evaluators if e.type == 'DepthMetric'), None)
-    if block is None:
-        raise OccError(f'{args.config}: test_evaluator has no DepthMetric')
+    block = find_evaluator(cfg.test_evaluator, 'DepthMetric', f'which scores the predictors ({args.config})')
     test = cfg.test_dataloader.dataset
     train = {**cfg.train_dataloader.dataset, 'pipeline': test.pipeline, 'data_prefix': test.data_prefix}
     train, test = (DATASETS.build({**split, 'frames': [0], 'test_mode': True}) for split in (train, test))

@@ -21,6 +21,7 @@ from projects.occ.structures.frame_record import FrameRecord
 
 from .frame_neighbours import FrameNeighbours
 from .image_files import image_files
+from .lidar_points import NUSCENES_POINT_DIMS
 
 # With more of them something else is wrong, e.g. a path in the config.
 MAX_SKIPPED_SHARE = 0.1
@@ -68,6 +69,8 @@ class FrameDataset(BaseDataset):
 
     # whose grid, classes and label files these are; None for data of one's own
     BENCHMARK: Benchmark | None = None
+    # numbers per point in LiDAR files of float32 rows
+    POINT_DIMS = NUSCENES_POINT_DIMS
     # between the reference frame and the camera ``ref2img`` is exact
     ego_motion_compensation = True
     # folder in ``data_prefix`` -> path of a map of each of the key frame's images below it, see ``image_files``

@@ -4,13 +4,22 @@ Those of nuScenes and KITTI are little-endian float32 and nothing else, those of
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from mmdet3d.registry import DATASETS
 
 from projects.occ.file_arrays import load_arrays, read_bytes
 
 NUSCENES_POINT_DIMS = 5  # x, y, z, intensity, ring
+
 KITTI_POINT_DIMS = 4  # x, y, z, reflectance
+
+
+def point_dims_of(dataset: Mapping[str, Any]) -> int:
+    """Numbers per point in the LiDAR files of a data set config: what its class says, nuScenes' for others."""
+    return getattr(DATASETS.get(dataset['type']), 'POINT_DIMS', NUSCENES_POINT_DIMS)
 
 
 def read_points(

@@ -20,6 +20,7 @@ from .kitti360_labels import LABEL_SUFFIX, warn_if_upper_classes_miss
 from .kitti360_poses import read_poses
 from .kitti_calibration import VelodyneCamera, read_frame_map, read_kitti360_calibration
 from .label_formats import read_label
+from .lidar_points import KITTI_POINT_DIMS
 
 # Sequence numbers of each split, in the benchmark's order.
 SPLITS: dict[str, tuple[int, ...]] = {'train': (4, 0, 10, 2, 3, 5, 7), 'val': (6,), 'test': (9,)}
@@ -94,6 +95,7 @@ class SSCBenchKITTI360Dataset(FrameDataset):
 
     BENCHMARK = BENCHMARKS['sscbench-kitti360']
     METAINFO = BENCHMARK.metainfo
+    POINT_DIMS = KITTI_POINT_DIMS
 
     def __init__(
         self,
