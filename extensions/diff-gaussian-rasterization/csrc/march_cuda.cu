@@ -192,6 +192,11 @@ std::tuple<Tensor, Tensor> march_backward(const optional<Tensor>& grad_features_
         value_kernel<<<blocks_of(entries, THREADS), THREADS, 0, in.stream>>>(options, volume, some, memory.slots, grads, value);
         C10_CUDA_KERNEL_LAUNCH_CHECK();
       }
+      if (need_density && grads.distortion && options.distortion) {
+        distortion_kernel<<<blocks_of(n, THREADS), THREADS, 0, in.stream>>>(options, some, memory.slots, grads.distortion,
+                                                                            value);
+        C10_CUDA_KERNEL_LAUNCH_CHECK();
+      }
       suffix_kernel<<<blocks_of(n, THREADS), THREADS, 0, in.stream>>>(options, volume, some, memory.slots, grads, need_density,
                                                                       value, keys, order);
       C10_CUDA_KERNEL_LAUNCH_CHECK();

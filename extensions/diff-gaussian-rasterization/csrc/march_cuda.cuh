@@ -261,6 +261,31 @@ __global__ void __launch_bounds__(THREADS)
   values[slot] = value;
 }
 
+// Adds the gradient of the distortion to those of the weights. grid: ray. A kernel of its own: its divisions are calls, around
+// which the kernel below would have to spill what it holds.
+__global__ void __launch_bounds__(THREADS)
+    distortion_kernel(MarchOptions o, DeviceRays rays, Slots slots, const float* grad, float* values) {
+  const int64_t ray = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+  if (ray >= rays.count) return;
+  const int used = slots.used[ray];
+  const auto at = [&](int k) { return k * rays.count + ray; };
+  double all_mass = 0, all_moment = 0, mass = 0, moment = 0;
+  int count = 0;
+#pragma unroll 1
+  for (int k = 0; k < used; ++k) {
+    all_mass += slots.weight[at(k)], all_moment += (double)slots.weight[at(k)] * contracted_distance(slots.u[at(k)]);
+    count += slots.number[at(k)] >= 0;
+  }
+#pragma unroll 1
+  for (int k = 0; k < used; ++k) {
+    const double w = slots.weight[at(k)], m = contracted_distance(slots.u[at(k)]), front = m * mass - moment;
+    mass += w, moment += w * m;
+    const double behind = (all_moment - moment) - m * (all_mass - mass);
+    const double q = distortion_interval(o, slots.start[at(k)], slots.width[at(k)], count);
+    if (slots.number[at(k)] >= 0) values[at(k)] += grad[ray] * (float)(2 * (front + behind) + 2 * q * w / 3);
+  }
+}
+
 // From gradients of weights to gradients of the density at the samples, back to front. grid: ray. Also writes the key of every
 // slot: number of its cell among (X + 1) (Y + 1) (Z + 1), or that count where there is nothing to add.
 __global__ void __launch_bounds__(THREADS)
@@ -270,21 +295,6 @@ __global__ void __launch_bounds__(THREADS)
   if (ray >= rays.count) return;
   const int used = slots.used[ray];
   const auto at = [&](int k) { return k * rays.count + ray; };
-  if (need_density && grads.distortion && o.distortion) {
-    double all_mass = 0, all_moment = 0, mass = 0, moment = 0;
-    int count = 0;
-    for (int k = 0; k < used; ++k) {
-      all_mass += slots.weight[at(k)], all_moment += (double)slots.weight[at(k)] * contracted_distance(slots.u[at(k)]);
-      count += slots.number[at(k)] >= 0;
-    }
-    for (int k = 0; k < used; ++k) {
-      const double w = slots.weight[at(k)], m = contracted_distance(slots.u[at(k)]), front = m * mass - moment;
-      mass += w, moment += w * m;
-      const double behind = (all_moment - moment) - m * (all_mass - mass);
-      const double q = distortion_interval(o, slots.start[at(k)], slots.width[at(k)], count);
-      if (slots.number[at(k)] >= 0) values[at(k)] += grads.distortion[ray] * (float)(2 * (front + behind) + 2 * q * w / 3);
-    }
-  }
   if (need_density) {
     const float of_light = (grads.light ? grads.light[ray] : 0.0f) - (grads.alpha ? grads.alpha[ray] : 0.0f);
     const float last = slots.last_light[ray];

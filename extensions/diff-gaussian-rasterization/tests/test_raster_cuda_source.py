@@ -71,8 +71,7 @@ def test_cuda_source_compiles_and_registers(tmp_path):
     assert {row['arch'] for row in rows} == {80, 90}
     assert len({row['kernel'] for row in rows}) > 40
     for row in rows:
-        # the ray marcher's suffix kernel saves two registers around the slow path of a division
-        assert row['local'] == 0 and row['stack'] <= (8 if row['kernel'] == 'suffix_kernel' else 0), f'{row} spills'
+        assert row['local'] == 0 and row['stack'] == 0, f'{row} spills'
         assert row['shared'] <= 48 << 10 and row['occupancy'] >= 0.25, row
 
 
