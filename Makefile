@@ -69,10 +69,10 @@ $(VENV)/.lint: requirements/lint.txt | $(VENV)/.created
 	$(PIP) install -q --no-deps -r requirements/lint.txt
 	@touch $@
 
-# Files of tests are dealt to processes of one thread each.
-TEST_JOBS ?= 2
+# TEST_JOBS=2 deals the files of tests to two processes of one thread each: faster, but some tests still meet what others leave behind.
+TEST_JOBS ?= 0
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 # With a Python that has torch, numpy, pytest and matplotlib; builds into build/gpu-check, not into the source tree. Every step is
 # limited, writes its result into $(OUT) and runs alone, too: make gpu-compare gpu-test ...; gpu-long: the long ones.
