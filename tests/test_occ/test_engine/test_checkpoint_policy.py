@@ -171,6 +171,7 @@ def test_the_flexible_runner_resumes_without_the_text_of_a_config(trap, tmp_path
             train_cfg=dict(by_epoch=True, max_epochs=kwargs.pop('epochs')),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
             custom_hooks=[],
+            default_scope='mmdet3d',  # the library's own would stay for the tests that follow
             **kwargs,
         )
 
